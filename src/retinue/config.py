@@ -1,0 +1,319 @@
+"""Typed options with their defaults and units, and the way from `key=value` words to them. The only Hydra importer."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from retinue.schema import InputError
+
+
+class Engine(Enum):
+    """What runs the queries."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Source(Enum):
+    """Where the raw tables come from."""
+
+    files = "files"
+    cdnow = "cdnow"
+    complete_journey = "complete_journey"
+    online_retail = "online_retail"
+
+
+class Rung(Enum):
+    """What makes the forecast."""
+
+    auto = "auto"
+    bg_nbd = "bg_nbd"
+    mbg_nbd = "mbg_nbd"
+    pareto_nbd = "pareto_nbd"
+
+
+def option(default: Any, help: str, unit: str = "") -> Any:
+    """A dataclass field that `--help` can explain; mutable defaults are copied."""
+    about = {"help": help, "unit": unit}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=about)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=about)
+    return field(default=default, metadata=about)
+
+
+@dataclass
+class ColumnOptions:
+    """The name in your file of each of our columns; null means the same name as ours, where the file has it."""
+
+    customer_id: str | None = option(None, "who (needed)")
+    event_time: str | None = option(None, "when it happened (needed)")
+    known_time: str | None = option(None, "when it could be known; for late refunds and backfills")
+    event_type: str | None = option(None, "what happened; without it every row is data.event_type")
+    order_id: str | None = option(None, "order the row belongs to; rows of one order are summed")
+    amount: str | None = option(None, "money of the row, net of discount, signed", "account currency")
+    discount: str | None = option(None, "money taken off, ≥ 0", "account currency")
+    cost: str | None = option(None, "goods cost", "account currency")
+    quantity: str | None = option(None, "units")
+    category: str | None = option(None, "product category")
+    brand: str | None = option(None, "product brand")
+    product: str | None = option(None, "product code or name")
+    channel: str | None = option(None, "web, store, app, …")
+    device: str | None = option(None, "desktop, mobile, …")
+    campaign: str | None = option(None, "campaign name")
+    region: str | None = option(None, "country, state or region")
+    severity: str | None = option(None, "of a ticket", "0 to 1")
+    sentiment: str | None = option(None, "of a ticket, review or survey", "-1 to 1")
+    rating: str | None = option(None, "of a review or survey", "1 to 5")
+    currency: str | None = option(None, "currency code of the row; more than one in a base is an error")
+    base: str | None = option(None, "retailer, brand or market, where a file holds several")
+
+
+@dataclass
+class DataOptions:
+    """Where events come from and how to read them."""
+
+    source: Source = option(Source.files, "files, cdnow, complete_journey or online_retail")
+    name: str = option("files", "names the run folder")
+    path: str | None = option(None, "file, glob or folder of CSV, Parquet or JSON lines")
+    paths: dict[str, str] = option({}, "one file, glob or folder per event type: data.paths.visit=visits.csv")
+    columns: ColumnOptions = option(ColumnOptions, "your column names: data.columns.amount=value")
+    event_type: str = option("order", "type of every row where no column says it")
+    base: str = option("base", "name of the retailer, brand or market")
+    currency: str = option("", "account currency code, for the report")
+    time_zone: str | None = option(None, "zone of times without one, e.g. Europe/London; null = UTC, and said so")
+    local_zone: str | None = option(None, "zone the shoppers live in (weekday, hour, day); null = data.time_zone")
+    null_values: list[str] = option(["", "NA", "N/A", "null", "NULL", "None", "nan", "NaN"], "texts that mean unknown")
+    separator: str | None = option(None, "of CSV fields; null = found from the header line")
+    observation_end: str | None = option(
+        None, "last day or instant the data cover; null = end of the day of the last event, and said so"
+    )
+    max_bad_share: float = option(0.05, "rows with unreadable time or amount above this share stop the run", "share")
+    pseudonym_key: str | None = option(
+        None, "name of an environment variable with a secret: customer ids are replaced by keyed hashes"
+    )
+
+
+@dataclass
+class ValueOptions:
+    """What an order is worth to the firm."""
+
+    margin_rate: float = option(1.0, "margin where no cost column says it; 1 means clv counts revenue", "share of net spend")
+    discount_rate_yearly: float = option(0.10, "discounting of future margin, continuous", "per year")
+
+
+@dataclass
+class SegmentOptions:
+    """Micro-segments and lifecycle."""
+
+    max_segments: int = option(8, "upper end of the search; the lower end is 2")
+    min_share: float = option(0.03, "smallest segment kept", "share of customers")
+    min_customers: int = option(20, "smallest segment kept", "customers")
+    bootstraps: int = option(10, "resamples behind the stability of each number of segments")
+    compare_days: int = option(90, "migration is shown against this long before the cutoff; 0 = not", "days")
+    new_days: int = option(90, "younger than this is new", "days since first order")
+    cooling_ratio: float = option(1.5, "silent longer than this is cooling", "× own mean gap")
+    dormant_ratio: float = option(3.0, "silent longer than this is dormant", "× own mean gap")
+    lapsed_ratio: float = option(6.0, "silent longer than this is lapsed", "× own mean gap")
+
+
+@dataclass
+class DecisionOptions:
+    """Value × risk quadrants."""
+
+    risk_threshold: float = option(0.7, "p_churn from here on is high risk", "probability")
+    value_quantile: float = option(0.75, "clv from this quantile on is high value", "quantile")
+    value_threshold: float | None = option(None, "clv from here on is high value, in place of the quantile", "account currency")
+
+
+@dataclass
+class Options:
+    """Everything a run can be told."""
+
+    data: DataOptions = option(DataOptions, "preset of conf/data: files, cdnow, complete_journey, online_retail")
+    value: ValueOptions = option(ValueOptions, "margin and discounting")
+    segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
+    decisions: DecisionOptions = option(DecisionOptions, "value × risk quadrants")
+    cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
+    horizon_days: Any = option(365, "length of the future, or a list; the report leads with the longest", "days")
+    output: str | None = option(None, "folder for everything the run leaves; null = runs/<data.name>")
+    forecaster: Rung = option(Rung.auto, "auto (best on held-out history), bg_nbd, mbg_nbd or pareto_nbd")
+    engine: Engine = option(Engine.auto, "auto, cpu or gpu")
+    shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
+    seed: int = option(0, "of everything random")
+    experiment: Any = option(None, "preset of conf/experiment: several options at once")
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say.
+
+        Raises:
+            ValueError: the option, its value and the rule; reaches the user as one line.
+        """
+        self.horizon_days = _whole_days(self.horizon_days)
+        self.cutoff = [str(c) for c in (self.cutoff if isinstance(self.cutoff, list) else [self.cutoff]) if c is not None]
+        _within("value.margin_rate", self.value.margin_rate, 0.0, 1.0)
+        _within("value.discount_rate_yearly", self.value.discount_rate_yearly, 0.0, 10.0)
+        _within("decisions.risk_threshold", self.decisions.risk_threshold, 0.0, 1.0)
+        _within("decisions.value_quantile", self.decisions.value_quantile, 0.0, 1.0)
+        _within("data.max_bad_share", self.data.max_bad_share, 0.0, 1.0)
+        _within("segments.min_share", self.segments.min_share, 0.0, 0.5)
+        _within("segments.max_segments", self.segments.max_segments, 1, 64)
+        _within("shards", self.shards, 0, 65_536)
+
+    @property
+    def cutoffs(self) -> list[str]:
+        """The cutoffs as given, in order; empty means the end of observation."""
+        return list(self.cutoff)
+
+    @property
+    def horizons(self) -> list[int]:
+        """Whole days, ascending, without doubles."""
+        return list(self.horizon_days)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's tables stand."""
+        return Path(self.output or f"runs/{self.data.name}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value}: must lie between {low:g} and {high:g}.")
+
+
+def _whole_days(value: Any) -> list[int]:
+    days = value if isinstance(value, list) else [value]
+    if not days or not all(isinstance(d, int) and not isinstance(d, bool) and 1 <= d <= 36_500 for d in days):
+        raise ValueError(f"horizon_days={value}: must be whole days from 1 to 36500, or a list such as [30,90,365].")
+    return sorted(set(days))
+
+
+def conf_dir() -> Path:
+    """The presets: inside the installed package, or at the root of a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def presets(group: str) -> list[str]:
+    """Names of the presets of one group, e.g. `data`."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class OptionLine:
+    """One line of `--help`."""
+
+    key: str
+    default: str
+    unit: str
+    help: str
+
+
+def option_lines(kind: type = Options, prefix: str = "") -> Iterator[OptionLine]:
+    """Every option below a dataclass, depth first, with its dotted key."""
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        key = prefix + item.name
+        if is_dataclass(hints[item.name]):
+            yield from option_lines(hints[item.name], key + ".")
+            continue
+        value = item.default if item.default_factory is not None and item.default is not MISSING else None
+        if callable(item.default_factory):
+            value = item.default_factory()
+        shown = value.value if isinstance(value, Enum) else "null" if value is None else value
+        yield OptionLine(key, str(shown), item.metadata["unit"], item.metadata["help"])
+
+
+def _dict_options(kind: type = Options, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            yield from _dict_options(hint, prefix + item.name + ".")
+        elif typing.get_origin(hint) is dict:
+            yield prefix + item.name + "."
+
+
+def _check_key(word: str) -> None:
+    """Names the nearest option where a key is unknown; Hydra's own message names the node only."""
+    key = word.split("=", 1)[0].lstrip("+~")
+    known = [line.key for line in option_lines()]
+    groups = ["data", "experiment"]
+    if key in known or key in groups or any(key.startswith(d) or key + "." == d for d in _dict_options()):
+        return
+    near = difflib.get_close_matches(key, known + groups, 1, 0.5)
+    raise InputError(f"option '{key}' does not exist.{f' Did you mean {near[0]}?' if near else ''} See --help.")
+
+
+def _text_options(kind: type = Options, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            yield from _text_options(hint, prefix + item.name + ".")
+        elif hint is str or (isinstance(hint, types.UnionType) and str in typing.get_args(hint)):
+            yield prefix + item.name
+
+
+def _opened(word: str) -> str:
+    """The word in Hydra's grammar: texts quoted (paths hold commas and brackets), new keys of a dict allowed."""
+    key, value = word.split("=", 1)
+    in_dict = any(key.startswith(prefix) for prefix in _dict_options())
+    if (in_dict or key in set(_text_options())) and value != "null" and value[:1] not in ("'", '"'):
+        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"{'++' if in_dict else ''}{key}={value}"
+
+
+def resolve(words: Sequence[str]) -> Options:
+    """Typed options from `key=value` words over the presets of conf/.
+
+    Raises:
+        InputError: a word that is not key=value, an unknown option or preset, or a value outside its rule.
+    """
+    for word in words:
+        if "=" not in word or word.startswith("-"):
+            raise InputError(f"'{word}' is not key=value. Example: retinue run data=cdnow cutoff=1997-09-30. See --help.")
+        _check_key(word)
+        key, value = word.split("=", 1)
+        if key == "data" and value not in presets("data"):
+            raise InputError(f"data={value}: there is no such preset; there are {', '.join(presets('data'))}.")
+    opened = [_opened(word) for word in words]
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Options)
+    store.store(group="data", name="schema", node=DataOptions)
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            options = OmegaConf.to_object(compose("config", overrides=opened))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(_plain(error)) from error
+    assert isinstance(options, Options)
+    return options
+
+
+def _plain(error: Exception) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None and isinstance(cause, HydraException):
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    shown = [line for line in lines if not line.startswith(("object_type", "reference_type", "full_key"))]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
+    return f"option {key}: {' '.join(shown)}" if key else " ".join(shown)
+
+
+def as_yaml(options: Options) -> str:
+    """The resolved options, for the run folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(options))

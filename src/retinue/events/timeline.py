@@ -1,0 +1,49 @@
+"""History is (-inf, cutoff]; the future is (cutoff, cutoff + horizon]. The only file that compares times with a cutoff."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from retinue.schema import EVENT_TIME, KNOWN_TIME, InputError
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
+    """The UTC instant meant by a date (its last microsecond in the zone) or by a date with a clock.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    try:
+        if _DAY.fullmatch(text):
+            day = date.fromisoformat(text)
+            return datetime.combine(day, time.max, ZoneInfo(zone)).astimezone(UTC)
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"{option}={text}: must be a date such as 2014-12-31, or 2014-12-31T18:00.") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC)
+
+
+def horizon_end(cutoff: datetime, horizon_days: int) -> datetime:
+    """Last instant of the future window."""
+    return cutoff + timedelta(days=horizon_days)
+
+
+def history(events: pl.LazyFrame, cutoff: datetime) -> pl.LazyFrame:
+    """Events that had happened, and could be known, at the cutoff."""
+    return events.filter(pl.col(EVENT_TIME) <= cutoff, pl.col(KNOWN_TIME) <= cutoff)
+
+
+def future(events: pl.LazyFrame, cutoff: datetime, horizon_days: int) -> pl.LazyFrame:
+    """Events after the cutoff, up to and with the end of the horizon."""
+    return events.filter(pl.col(EVENT_TIME) > cutoff, pl.col(EVENT_TIME) <= horizon_end(cutoff, horizon_days))
+
+
+def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int) -> bool:
+    """Whether the data cover the whole future window."""
+    return observation_end >= horizon_end(cutoff, horizon_days)
