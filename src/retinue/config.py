@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -102,6 +103,12 @@ class DataOptions:
     observation_end: str | None = option(
         None, "last day or instant the data cover; null = end of the day of the last event, and said so"
     )
+    time_format: str | None = option(
+        None, "strftime pattern of times that are not ISO, e.g. '%d/%m/%Y %H:%M'; null = found, where only one reading fits"
+    )
+    merge_duplicates: bool | None = option(
+        None, "merge rows equal in every column; null = where they carry an order id or a clock, else kept"
+    )
     max_bad_share: float = option(0.05, "rows with unreadable time or amount above this share stop the run", "share")
     pseudonym_key: str | None = option(
         None, "name of an environment variable with a secret: customer ids are replaced by keyed hashes"
@@ -124,6 +131,7 @@ class SegmentOptions:
     min_share: float = option(0.03, "smallest segment kept", "share of customers")
     min_customers: int = option(20, "smallest segment kept", "customers")
     bootstraps: int = option(10, "resamples behind the stability of each number of segments")
+    previous: str | None = option(None, "segment_model.json of an earlier fit whose identities are kept")
     compare_days: int = option(90, "migration is shown against this long before the cutoff; 0 = not", "days")
     new_days: int = option(90, "younger than this is new", "days since first order")
     cooling_ratio: float = option(1.5, "silent longer than this is cooling", "× own mean gap")
@@ -136,8 +144,10 @@ class DecisionOptions:
     """Value × risk quadrants."""
 
     risk_threshold: float = option(0.7, "p_churn from here on is high risk", "probability")
-    value_quantile: float = option(0.75, "clv from this quantile on is high value", "quantile")
-    value_threshold: float | None = option(None, "clv from here on is high value, in place of the quantile", "account currency")
+    value_quantile: float = option(0.75, "value if retained from this quantile on is high", "quantile")
+    value_threshold: float | None = option(
+        None, "value if retained from here on is high, in place of the quantile", "account currency"
+    )
 
 
 @dataclass
@@ -292,6 +302,11 @@ def resolve(words: Sequence[str]) -> Options:
         if key == "data" and value not in presets("data"):
             raise InputError(f"data={value}: there is no such preset; there are {', '.join(presets('data'))}.")
     opened = [_opened(word) for word in words]
+    for word, form in zip(words, opened, strict=True):
+        try:
+            OverridesParser.create().parse_override(form)
+        except HydraException as error:
+            raise InputError(f"'{word}' cannot be read; put quotes round the value or close its bracket.") from error
     store = ConfigStore.instance()
     store.store(name="schema", node=Options)
     store.store(group="data", name="schema", node=DataOptions)

@@ -136,6 +136,29 @@ SEGMENT_NAME = Column("segment_name", pl.String, "plain words")
 LIFECYCLE = Column("lifecycle", pl.String, "new, active, cooling, dormant, lapsed or suppressed")
 SEGMENTS = Table("segments", (CUSTOMER_ID, CUTOFF, SEGMENT, SEGMENT_NAME, LIFECYCLE))
 
+# what the segments are: one row each
+DESCRIPTION = Column("description", pl.String, "one sentence with numbers")
+SETS_APART = Column("sets_apart", pl.String, "traits in which the segment differs most from the base", "nothing does")
+CUSTOMERS = Column("customers", pl.Int64, "customers")
+SHARE = Column("share", pl.Float64, "0 to 1")
+SPEND_SHARE = Column("spend_share", pl.Float64, "share of the base's net spend", "the base has no net spend")
+SEGMENT_PROFILES = Table(
+    "segment_profiles", (SEGMENT, SEGMENT_NAME, DESCRIPTION, SETS_APART, CUSTOMERS, SHARE), (SPEND_SHARE,)
+)
+
+# who moved where between two cutoffs
+DIMENSION = Column("dimension", pl.String, "segment or lifecycle")
+FROM_GROUP = Column("from", pl.String, "segment name or stage at the earlier cutoff, or 'not there yet'")
+TO_GROUP = Column("to", pl.String, "segment name or stage at the later cutoff, or 'no longer there'")
+MIGRATION = Table("migration", (DIMENSION, FROM_GROUP, TO_GROUP, CUSTOMERS, SHARE))
+
+# what became of segments from fit to fit
+FIT = Column("fit", pl.Int32, "1 for the first fit of a base, then one more for each")
+CHANGE = Column("change", pl.String, "kept, birth, split (from other), merge (into other) or death")
+OTHER_SEGMENT = Column("other_segment", pl.Int32, "split: parent; merge: heir", "neither a split nor a merge")
+OVERLAP = Column("overlap", pl.Float64, "kept: Jaccard of members; split and merge: share of members", "birth or death")
+LINEAGE = Table("lineage", (FIT, CUTOFF, CHANGE, SEGMENT, SEGMENT_NAME, OTHER_SEGMENT, OVERLAP))
+
 # forecasts
 MODEL = Column("model", pl.String, "rung that made the row")
 P_CHURN = Column("p_churn", pl.Float64, "P(no order within the horizon), 0 to 1")
@@ -158,5 +181,8 @@ REALISED = Table("realised", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, REALISED_ORDERS
 
 # decisions (the quadrant is the first; actions join later)
 QUADRANT = Column("quadrant", pl.String, "save, advocate, let_go or nurture")
+VALUE_IF_RETAINED = Column("value_if_retained", pl.Float64, "account currency: clv given at least one more order")
 VALUE_AT_STAKE = Column("value_at_stake", pl.Float64, "account currency: p_churn × clv if retained")
-DECISIONS = Table("decisions", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_AT_STAKE))
+DECISIONS = Table("decisions", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_IF_RETAINED, VALUE_AT_STAKE))
+EXPECTED_CHURNERS = Column("expected_churners", pl.Float64, "customers: sum of p_churn")
+QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))

@@ -47,3 +47,14 @@ def future(events: pl.LazyFrame, cutoff: datetime, horizon_days: int) -> pl.Lazy
 def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int) -> bool:
     """Whether the data cover the whole future window."""
     return observation_end >= horizon_end(cutoff, horizon_days)
+
+
+def age_days(cutoff: datetime) -> pl.Expr:
+    """Days from the event to the cutoff, with their fraction; a window of n days before the cutoff is `age < n`."""
+    return (pl.lit(cutoff) - pl.col(EVENT_TIME)).dt.total_microseconds() / 86_400_000_000.0
+
+
+def local_days_ago(cutoff: datetime, zone: str) -> pl.Expr:
+    """Whole days from the event's local date to the cutoff's local date (Int32)."""
+    today = (cutoff.astimezone(ZoneInfo(zone)).date() - date(1970, 1, 1)).days
+    return today - pl.col(EVENT_TIME).dt.convert_time_zone(zone).dt.date().cast(pl.Int32)

@@ -1,0 +1,58 @@
+# Two doors: `make demo` shows the product on real data, `make test` checks it. Both set up what they need.
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+RUN = $(VENV)/bin/python -m
+
+.PHONY: demo test test-slow lint types gpu-plan wheel-test extras clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/retinue run data=cdnow cutoff=1997-09-30 horizon_days=273 output=runs/demo
+	@echo "The report is at runs/demo/report.html: open it in a browser."
+
+test: $(VENV)/.dev
+	$(RUN) pytest
+
+test-slow: $(VENV)/.dev
+	$(RUN) pytest -m slow
+
+lint: $(VENV)/.dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(VENV)/bin/hadolint Dockerfile.cuda
+
+types: $(VENV)/.dev
+	$(RUN) mypy
+
+# Proves without a GPU that every feature query runs on one; the environment is its own, since cuDF weighs 4.4 GB.
+gpu-plan: .venv-gpu/.installed
+	.venv-gpu/bin/python scripts/gpu_plan.py
+
+wheel-test: $(VENV)/.dev
+	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
+
+extras: $(VENV)/.dev
+	for extra in demo dev gpu-cu12 gpu-cu13 ray; do \
+	  $(PIP) install --quiet --dry-run --ignore-installed -c constraints.txt ".[$$extra]" || exit 1; \
+	  echo "extra $$extra resolves"; done
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; point to one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[demo,dev]'
+	touch $@ $(VENV)/.demo
+
+.venv-gpu/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet -c constraints.txt cudf-polars-cu12 polars polars-hash numpy
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-gpu build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,124 @@
+"""What hardware there is and what runs on it. The only file that knows a GPU, and the only cudf and cuml importer."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from retinue.config import Engine
+from retinue.schema import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Matrix = npt.NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine of this run, and why; `name` is never `auto`."""
+
+    name: Engine
+    reason: str
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether queries and k-means run on the GPU."""
+        return self.name is Engine.gpu
+
+
+def choose_engine(asked: Engine) -> EngineChoice:
+    """The engine that runs the queries, logged with its reason.
+
+    Raises:
+        InputError: `gpu` was asked for, and the extra or the device is not there.
+    """
+    missing = _gpu_obstacle()
+    match asked:
+        case Engine.cpu:
+            choice = EngineChoice(Engine.cpu, "engine=cpu was asked for")
+        case Engine.gpu:
+            if missing:
+                raise InputError(f"engine=gpu: must have a GPU to run on, but {missing}. Use engine=auto or engine=cpu.")
+            choice = EngineChoice(Engine.gpu, "engine=gpu was asked for")
+        case Engine.auto:
+            found = missing or "a CUDA device and cudf-polars are there"
+            choice = EngineChoice(Engine.cpu if missing else Engine.gpu, found)
+        case _:
+            assert_never(asked)
+    log.info("engine: %s (%s)", choice.name.value, choice.reason)
+    return choice
+
+
+def _gpu_obstacle() -> str:
+    """Why queries cannot run on a GPU here, as a clause; empty where they can."""
+    if find_spec("cudf_polars") is None:
+        return "cudf-polars is not installed (pip install 'retinue[gpu-cu12]')"
+    try:
+        runtime = importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        return f"the CUDA bindings do not load ({error})"
+    code, devices = runtime.cudaGetDeviceCount()  # an error code in place of an exception
+    if int(code) != 0 or devices < 1:
+        return f"there is no CUDA device (cudaGetDeviceCount says {int(code)})"
+    return ""
+
+
+def collect(query: pl.LazyFrame, engine: EngineChoice) -> pl.DataFrame:
+    """The query's rows: Polars streaming on the CPU, cuDF on the GPU, where an unsupported operation raises."""
+    if engine.is_gpu:
+        return query.collect(engine=pl.GPUEngine(raise_on_fail=True))
+    return query.collect(engine="streaming")
+
+
+def torch_device(engine: EngineChoice) -> torch.device:
+    """Where tensors of this run live."""
+    import torch  # noqa: PLC0415  rooms without torch (the GPU plan) import this file too
+
+    return torch.device("cuda" if engine.is_gpu and torch.cuda.is_available() else "cpu")
+
+
+def kmeans(matrix: Matrix, k: int, seed: int, engine: EngineChoice, restarts: int = 10) -> Matrix:
+    """Centroids of the best of several k-means++ starts (Arthur & Vassilvitskii 2007), in lexicographic order.
+
+    Args:
+        matrix: (rows, features), finite.
+        k: number of centroids wanted.
+        seed: of the starts.
+        engine: scikit-learn on the CPU, on one thread so that the thread count changes nothing; cuML on the GPU.
+        restarts: starts, the least inertia wins.
+
+    Returns:
+        (k, features); fewer rows where the matrix has fewer than k distinct ones.
+    """
+    distinct = np.unique(matrix, axis=0)
+    if len(distinct) <= k:
+        return distinct
+    centroids = _fit_cuml(matrix, k, seed, restarts) if engine.is_gpu else _fit_sklearn(matrix, k, seed, restarts)
+    return centroids[np.lexsort(centroids.T[::-1])]
+
+
+def _fit_sklearn(matrix: Matrix, k: int, seed: int, restarts: int) -> Matrix:
+    from sklearn.cluster import KMeans  # noqa: PLC0415  slow to import
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with threadpool_limits(1):
+        fitted = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, algorithm="lloyd").fit(matrix)
+    return np.asarray(fitted.cluster_centers_, dtype=np.float64)
+
+
+def _fit_cuml(matrix: Matrix, k: int, seed: int, restarts: int) -> Matrix:
+    cluster: Any = importlib.import_module("cuml.cluster")
+    fitted = cluster.KMeans(
+        n_clusters=k, init="k-means++", n_init=restarts, random_state=seed, output_type="numpy"
+    ).fit(matrix)
+    return np.asarray(fitted.cluster_centers_, dtype=np.float64)

@@ -1,0 +1,247 @@
+"""The door: `retinue <command> key=value …`. Reads words, shows progress and tables, and tells errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from retinue.schema import InputError
+
+if TYPE_CHECKING:
+    from retinue.config import Options
+    from retinue.pipeline import Run
+
+COMMANDS = {
+    "doctor": "say what the data support and what is wrong with them, worst first",
+    "prepare": "read, check and clean the events into a store sharded by customer",
+    "features": "build every feature as it stood at the cutoff",
+    "segment": "find micro-segments, name them, and place every customer in one",
+    "forecast": "forecast churn, orders and value of every customer; decide quadrants",
+    "report": "draw the report from the tables, bringing up what is missing",
+    "run": "all of the above, resuming where an earlier run of the same folder stopped",
+}
+
+# Options that a command's result depends on; a command also needs what the commands before it need.
+SECTIONS = {
+    "doctor": ("data", "cutoff", "horizon_days", "output", "shards"),
+    "prepare": ("data", "output", "shards"),
+    "features": ("data", "cutoff", "output", "engine", "shards"),
+    "segment": ("data", "cutoff", "segments", "output", "engine", "shards", "seed"),
+    "forecast": ("data", "cutoff", "horizon_days", "forecaster", "value", "decisions", "output", "engine", "shards", "seed"),
+    "report": (),
+    "run": (),
+}
+
+EXAMPLES = {
+    "run": [
+        "retinue run data=cdnow cutoff=1997-09-30 horizon_days=273",
+        "retinue run data=files data.path=orders.parquet data.columns.customer_id=cid data.columns.event_time=day \\\n"
+        "            data.columns.amount=value cutoff=2014-12-31 horizon_days=365 output=out/",
+    ],
+    "doctor": ["retinue doctor data=files data.path='exports/*.csv' data.time_zone=Europe/London"],
+    "features": ["retinue features data=cdnow cutoff=[1997-06-30,1997-09-30]"],
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code (0 done, 1 a mistake in data or options, 130 stopped)."""
+    words = list(sys.argv[1:] if words is None else words)
+    screen = Console(stderr=True)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _command(words, screen)
+    except InputError as error:
+        screen.print(f"[bold red]error[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        screen.print("stopped; finished stages are kept, the same command goes on from there")
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _command(words: list[str], screen: Console) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        _overview()
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"retinue {version('retinue')}")
+        return 0
+    command, *rest = words
+    if command not in COMMANDS:
+        raise InputError(f"'{command}' is not a command; there are {', '.join(COMMANDS)}. See retinue --help.")
+    if any(word in ("-h", "--help") for word in rest):
+        _help(command)
+        return 0
+    from retinue.config import resolve
+
+    options = resolve(rest)
+    _log_to(screen)
+    with _progress(screen) as progress:
+        from retinue.pipeline import Stage, advance
+
+        stage = Stage.report if command in ("run", "report") else Stage[command]
+        run = advance(options, stage, progress)
+    _show(command, run, options)
+    return 0
+
+
+def _overview() -> None:
+    out = Console()
+    out.print("[bold]retinue[/] turns a retailer's events into churn risk, value, segments and a report.\n")
+    out.print("Usage: retinue <command> key=value …   (retinue <command> --help lists its options)\n", highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, sentence in COMMANDS.items():
+        table.add_row(f"  [bold]{name}[/]", sentence)
+    out.print(table)
+    out.print("\nStart: retinue run data=cdnow cutoff=1997-09-30 horizon_days=273", highlight=False)
+
+
+def _help(command: str) -> None:
+    from retinue.config import option_lines, presets
+
+    out = Console()
+    out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
+    out.print("Usage: retinue " + command + " key=value …\n", highlight=False)
+    for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
+        out.print("  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True)
+    out.print(f"\nPresets: data={'|'.join(presets('data'))}\n", highlight=False)
+    section = ""
+    for line in option_lines():
+        root = line.key.split(".")[0]
+        if SECTIONS[command] and root not in SECTIONS[command]:
+            continue
+        if "." in line.key and root != section:
+            out.print(f"\n[bold]{root}[/]")
+        elif "." not in line.key and section:
+            out.print("\n[bold]the run[/]")
+        section = root if "." in line.key else ""
+        unit = f"  \\[{line.unit}]" if line.unit else ""
+        out.print(f"  [cyan]{line.key}[/]={_escaped(line.default)}{unit}", highlight=False, soft_wrap=True)
+        out.print(Padding(_escaped(line.help), (0, 0, 0, 6)), highlight=False)
+
+
+def _log_to(screen: Console) -> None:
+    """Rich log lines on a terminal, plain dated ones elsewhere."""
+    handler: logging.Handler
+    if screen.is_terminal:
+        handler = RichHandler(console=screen, show_path=False, show_level=False, markup=False)
+        form = logging.Formatter("%(message)s")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        form = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(form)
+    log = logging.getLogger("retinue")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.INFO)
+
+
+@contextmanager
+def _progress(screen: Console) -> Iterator[Any]:
+    """A bar on a terminal; elsewhere a log line at each tenth of a task."""
+    if screen.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+        with Progress(*columns, console=screen, transient=True) as bars:
+            known: dict[str, Any] = {}
+
+            def show(text: str, done: float) -> None:
+                if text not in known:
+                    known[text] = bars.add_task(text, total=1.0)
+                bars.update(known[text], completed=done)
+
+            yield show
+        return
+    last: dict[str, int] = {}
+
+    def tell(text: str, done: float) -> None:
+        tenth = int(done * 10)
+        if last.get(text, -1) < tenth and (tenth > last.get(text, 0) or tenth == 10):
+            logging.getLogger("retinue").info("%s: %d %%", text, tenth * 10)
+        last[text] = max(tenth, last.get(text, 0))
+
+    yield tell
+
+
+def _show(command: str, run: Run, options: Options) -> None:
+    """What a person wants to see at the end: where things are, and the headline."""
+    out = Console()
+    if command == "doctor":
+        _findings(out, run)
+    elif command == "segment":
+        _plain_table(out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description"))
+    elif command in ("forecast", "run", "report"):
+        _headline(out, run)
+    print(f"{command}: done; everything is in {run.folder}")
+    if command in ("run", "report"):
+        print(f"report: {run.folder / 'report.html'}")
+
+
+def _findings(out: Console, run: Run) -> None:
+    table = Table("level", "topic", "finding", "cure", box=None, pad_edge=False, header_style="bold")
+    style = {"problem": "bold red", "warning": "yellow"}
+    for row in run.read("quality").iter_rows(named=True):
+        level = style.get(row["level"])
+        table.add_row(
+            f"[{level}]{row['level']}[/]" if level else row["level"],
+            row["topic"],
+            _escaped(row["finding"]),
+            _escaped(row["cure"] or ""),
+        )
+    out.print(table)
+
+
+def _plain_table(out: Console, run: Run, name: str, columns: Sequence[str]) -> None:
+    frame = run.read(name)
+    kept = [c for c in columns if c in frame.columns]
+    table = Table(*kept, box=None, pad_edge=False, header_style="bold")
+    for row in frame.select(kept).iter_rows():
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else _escaped(str(v)) for v in row))
+    out.print(table)
+
+
+def _headline(out: Console, run: Run) -> None:
+    import polars as pl
+
+    from retinue.schema import CLV, CUSTOMER_ID, CUTOFF, EXPECTED_ORDERS, HORIZON_DAYS, MODEL, P_CHURN
+
+    lines = (
+        run.read("forecasts")
+        .group_by(CUTOFF, HORIZON_DAYS, MODEL)
+        .agg(
+            pl.col(CUSTOMER_ID).count().alias("customers"),
+            pl.col(P_CHURN).sum().alias("expected churners"),
+            pl.col(EXPECTED_ORDERS).sum().alias("expected orders"),
+            pl.col(CLV).sum().alias("clv"),
+        )
+        .sort(CUTOFF, HORIZON_DAYS)
+    )
+    table = Table(*lines.columns, box=None, pad_edge=False, header_style="bold")
+    for row in lines.iter_rows():
+        table.add_row(f"{row[0]:%Y-%m-%d}", *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:]))
+    out.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

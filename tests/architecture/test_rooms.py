@@ -1,0 +1,120 @@
+"""The walls of the house: who may import whom, who knows Hydra and the hardware, who compares times."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retinue import schema
+from retinue.schema import Column
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "retinue"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Each room may import the rooms named here and itself, nothing else of ours.
+MAY_IMPORT = {
+    "schema": set(),
+    "config": {"schema"},
+    "accel": {"schema", "config"},
+    "events": {"schema", "config", "accel"},
+    "features": {"schema", "config", "accel", "events"},
+    "segments": {"schema", "config", "accel", "events", "features"},
+    "models": {"schema", "config", "accel", "events"},
+    "evaluation": {"schema", "config", "events", "models"},
+    "forecasting": {"schema", "config", "accel", "events", "features", "models", "evaluation"},
+    "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "forecasting"},
+    "reporting": {
+        "schema", "config", "events", "features", "segments", "models", "evaluation", "forecasting", "decisions",
+    },
+}  # fmt: skip
+MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__init__"] = set()
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "retinue")
+
+
+def test_every_room_is_on_the_plan() -> None:
+    rooms = {room_of(path) for path in FILES}
+    assert rooms == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = room_of(path)
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("retinue.")}
+    assert ours - {room} <= MAY_IMPORT[room], f"{room} imports {sorted(ours - {room} - MAY_IMPORT[room])}"
+
+
+@pytest.mark.parametrize(
+    ("package", "owner"),
+    [("hydra", "config.py"), ("omegaconf", "config.py"), ("cudf", "accel.py"), ("cuml", "accel.py"), ("cuda", "accel.py")],
+)
+def test_one_file_knows(package: str, owner: str) -> None:
+    knowing = {p.name for p in FILES if any(name.split(".")[0] == package for name in imported(p))}
+    assert knowing <= {owner}
+
+
+def test_one_file_compares_times_with_a_cutoff() -> None:
+    words = {"cutoff", "EVENT_TIME", "KNOWN_TIME", "event_time", "known_time", "horizon_end"}
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Compare):
+                continue
+            if not any(isinstance(op, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)) for op in node.ops):
+                continue
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {
+                n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)
+            }
+            if names & words:
+                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert {line.split(":")[0] for line in found} <= {"events/timeline.py"}, found
+
+
+def test_column_names_live_in_the_schema() -> None:
+    columns = {str(value) for value in vars(schema).values() if isinstance(value, Column)}
+    found = []
+    for path in FILES:
+        if room_of(path) == "schema":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_col = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "col"
+            if is_col and any(isinstance(a, ast.Constant) and a.value in columns for a in node.args):
+                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert not found
+
+
+def test_scripts_are_doors() -> None:
+    for path in (ROOT / "scripts").glob("*.py"):
+        if not path.name.startswith("bench_"):
+            assert len(path.read_text().splitlines()) < 40, path.name
+
+
+def test_presets_stay_few_and_name_no_classes() -> None:
+    presets = list((ROOT / "conf").rglob("*.yaml"))
+    assert 0 < len(presets) < 30
+    assert not [p.name for p in presets if "_target_" in p.read_text()]
+
+
+def test_no_machine_path_or_leftover_notes() -> None:
+    found = []
+    for path in [*FILES, *(ROOT / "scripts").glob("*"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "Makefile"]:
+        text = path.read_text()
+        found += [f"{path.name}: {word}" for word in ("/" + "work/", "/" + "root/", "TO" + "DO", "FIX" + "ME") if word in text]
+    assert not found
