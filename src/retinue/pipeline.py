@@ -18,12 +18,25 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import choose_engine
-from retinue.config import Options, as_yaml
-from retinue.events.prepare import fingerprint
-from retinue.events.store import Store, write_text
-from retinue.events.timeline import instant
-from retinue.schema import InputError
+from retinue.accel import choose_engine, collect
+from retinue.config import Options, Rung, as_yaml
+from retinue.decisions.quadrants import quadrants
+from retinue.evaluation.realised import evaluate, realised
+from retinue.events.doctor import doctor
+from retinue.events.prepare import fingerprint, prepare
+from retinue.events.store import Store, write_table, write_text
+from retinue.events.timeline import check_cutoff, days_before, instant, is_after, is_observed
+from retinue.features.query import available
+from retinue.features.table import build
+from retinue.forecasting.score import choose_rung, forecast
+from retinue.reporting.activity import activity_tables
+from retinue.reporting.report import build_report
+from retinue.reporting.tables import ReportTables
+from retinue.schema import CUSTOMER_ID, CUTOFF, DECISIONS, FORECASTS, HORIZON_DAYS, QUALITY, SEGMENTS, InputError
+from retinue.segments.fit import fit_segments
+from retinue.segments.lineage import lineage, migration
+from retinue.segments.model import SegmentModel
+from retinue.segments.place import assign, profiles
 
 log = logging.getLogger("retinue")
 
@@ -32,6 +45,7 @@ class Stage(Enum):
     """The stages in the order they run; each leaves finished tables and a stamp."""
 
     prepare = "prepare"
+    doctor = "doctor"
     features = "features"
     segment = "segment"
     forecast = "forecast"
@@ -40,14 +54,16 @@ class Stage(Enum):
 
 NEEDS: dict[Stage, tuple[Stage, ...]] = {
     Stage.prepare: (),
+    Stage.doctor: (Stage.prepare,),
     Stage.features: (Stage.prepare,),
     Stage.segment: (Stage.features,),
     Stage.forecast: (Stage.features,),
-    Stage.report: (Stage.segment, Stage.forecast),
+    Stage.report: (Stage.doctor, Stage.segment, Stage.forecast),
 }
 
 OUTPUTS: dict[Stage, tuple[str, ...]] = {
-    Stage.prepare: ("events/manifest.json", "quality.parquet"),
+    Stage.prepare: ("events/manifest.json",),
+    Stage.doctor: ("quality.parquet",),
     Stage.features: ("features.parquet", "features_before.parquet"),
     Stage.segment: (
         "segments.parquet",
@@ -90,10 +106,21 @@ class Run:
 
     @property
     def cutoffs(self) -> list[datetime]:
-        """Cutoffs as instants, ascending; the end of observation where none was given."""
+        """Cutoffs as instants, ascending; the end of observation where none was given.
+
+        Raises:
+            InputError: a cutoff before the first event.
+        """
         store = self.store
-        given = [instant(text, store.local_zone) for text in self.options.cutoffs]
-        return sorted(set(given)) or [store.observation_end]
+        given = sorted({instant(text, store.local_zone) for text in self.options.cutoffs}) or [store.observation_end]
+        for cutoff in given:
+            check_cutoff(cutoff, datetime.fromisoformat(store.manifest.first_event))
+        return given
+
+    @property
+    def horizon_days(self) -> int:
+        """The leading horizon: the longest."""
+        return self.options.horizons[-1]
 
 
 @contextmanager
@@ -122,15 +149,21 @@ def _stage_options(stage: Stage, options: Options) -> Any:
     match stage:
         case Stage.prepare:
             return [asdict(options.data), options.shards, fingerprint(options.data, options.shards)]
+        case Stage.doctor:
+            return [options.cutoffs, options.horizons]
         case Stage.features:
             return [options.cutoffs, options.segments.compare_days]
         case Stage.segment:
-            previous = options.segments.previous
-            return [asdict(options.segments), options.seed, Path(previous).read_text() if previous else None]
+            return [asdict(options.segments), options.seed, _text_of(options.segments.previous)]
         case Stage.forecast:
             return [options.horizons, options.forecaster, asdict(options.value), asdict(options.decisions), options.seed]
         case Stage.report:
             return [options.horizons, options.data.name, asdict(options.value), asdict(options.decisions)]
+
+
+def _text_of(path: str | None) -> str | None:
+    """Content of the earlier segment model; its own reader says what is wrong with it."""
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else path
 
 
 def stage_key(stage: Stage, options: Options) -> str:
@@ -169,14 +202,123 @@ def _chain(stage: Stage) -> list[Stage]:
     return [s for s in Stage if s in needed]
 
 
+def _prepare(run: Run) -> None:
+    prepare(run.options.data, run.folder / "events", run.options.shards, run.progress)
+
+
+def _doctor(run: Run) -> None:
+    write_table(QUALITY.check(doctor(run.store, run.horizon_days, run.cutoffs[-1])), run.table("quality"))
+
+
+def _features(run: Run) -> None:
+    store, cutoffs = run.store, run.cutoffs
+    engine = choose_engine(run.options.engine)
+    for left_out in available(store.manifest)[1]:
+        log.info("features: %s", left_out)
+
+    def told(done: int, shards: int) -> None:
+        run.progress("features", done / shards)
+
+    build(store, cutoffs, run.table("features"), told, collect=lambda query: collect(query, engine))
+    before = run.table("features_before")
+    before.unlink(missing_ok=True)
+    earlier = days_before(cutoffs[-1], run.options.segments.compare_days)
+    if earlier != cutoffs[-1] and is_after(earlier, datetime.fromisoformat(store.manifest.first_event)):
+        build(store, [earlier], before, collect=lambda query: collect(query, engine))
+
+
+def _segment(run: Run) -> None:
+    options, features = run.options, run.read("features")
+    latest = features.filter(pl.col(CUTOFF) == run.cutoffs[-1])
+    previous = SegmentModel.load(Path(options.segments.previous)) if options.segments.previous else None
+    model = fit_segments(latest, options.segments, options.seed, choose_engine(options.engine), previous)
+    segments = SEGMENTS.check(assign(model, features, options.segments))
+    now = segments.filter(pl.col(CUTOFF) == run.cutoffs[-1])
+    moves = migration(now.head(0), now)
+    if run.table("features_before").is_file():
+        moves = migration(assign(model, run.read("features_before"), options.segments), now)
+    model.save(run.folder / "segment_model.json")
+    write_table(profiles(model, latest, now), run.table("segment_profiles"))
+    write_table(moves, run.table("segment_migration"))
+    write_table(lineage(model), run.table("segment_lineage"))
+    write_table(segments, run.table("segments"))
+
+
+def _forecast(run: Run) -> None:
+    options, store, features = run.options, run.store, run.read("features")
+    forecasts, metrics = [], {}
+    for cutoff in run.cutoffs:
+        rung, scores = options.forecaster, None
+        if rung is Rung.auto:
+            rung, scores = choose_rung(store, cutoff, run.horizon_days, options)
+            log.info("forecast: %s, chosen on held-out history", rung.value)
+        made = forecast(features.filter(pl.col(CUTOFF) == cutoff), options, rung, options.horizons)
+        forecasts.append(FORECASTS.check(made))
+        metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, rung, scores)
+    table = pl.concat(forecasts).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
+    latest = metrics[run.cutoffs[-1].isoformat()]
+    decided = quadrants(table.filter(pl.col(CUTOFF) == run.cutoffs[-1]), options.decisions)
+    write_text(json.dumps(latest | {"cutoffs": metrics}, indent=1, ensure_ascii=False), run.folder / "metrics.json")
+    write_table(DECISIONS.check(decided), run.table("decisions"))
+    write_table(table, run.table("forecasts"))
+
+
+def _metrics(run: Run, made: pl.DataFrame, cutoff: datetime, rung: Rung, scores: pl.DataFrame | None) -> dict[str, Any]:
+    """What came true at each horizon that the data cover, and why not at the others."""
+    store = run.store
+    found: dict[str, Any] = {"cutoff": cutoff.isoformat(), "model": rung.value, "realised": {}, "not_realised": {}}
+    if scores is not None:
+        found["rungs"] = scores.to_dicts()
+    for days in run.options.horizons:
+        if is_observed(store.observation_end, cutoff, days):
+            truth = realised(store.scan(), cutoff, days, store.local_zone).collect()
+            found["realised"][str(days)] = evaluate(made.filter(pl.col(HORIZON_DAYS) == days), truth)
+        else:
+            found["not_realised"][str(days)] = f"the data end on {store.observation_end:%Y-%m-%d}, before cutoff + {days} days"
+    return found
+
+
+def _report(run: Run) -> None:
+    options, store, cutoff = run.options, run.store, run.cutoffs[-1]
+    latest = pl.col(CUTOFF) == cutoff
+    tables = ReportTables(
+        name=options.data.name,
+        currency=options.data.currency or store.manifest.currency,
+        cutoff=cutoff,
+        horizon_days=run.horizon_days,
+        horizons=options.horizons,
+        manifest=store.manifest,
+        features=run.read("features").filter(latest),
+        segments=run.read("segments").filter(latest),
+        segment_profiles=run.read("segment_profiles"),
+        forecasts=run.read("forecasts").filter(latest),
+        decisions=run.read("decisions"),
+        quality=run.read("quality"),
+        activity=activity_tables(store, cutoff, store.local_zone),
+        value=options.value,
+        quadrant_rules=options.decisions,
+        migration=run.read("segment_migration"),
+        metrics=json.loads((run.folder / "metrics.json").read_text(encoding="utf-8")),
+    )
+    write_text(build_report(tables), run.folder / "report.html")
+
+
+WORK: dict[Stage, Callable[[Run], None]] = {
+    Stage.prepare: _prepare,
+    Stage.doctor: _doctor,
+    Stage.features: _features,
+    Stage.segment: _segment,
+    Stage.forecast: _forecast,
+    Stage.report: _report,
+}
+
+
 def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run:
     """Brings the run folder up to a stage; stages whose inputs are unchanged are not run again.
 
     Raises:
         InputError: a mistake in data or options, or another run in the same folder.
     """
-    from retinue import stages
-
     run = Run(options, options.folder, progress)
     _check_output(run.folder)
     with _only_run(run.folder):
@@ -189,7 +331,7 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
                 continue
             _stamp(run, stage).unlink(missing_ok=True)
             started = time.monotonic()
-            stages.WORK[stage](run)
+            WORK[stage](run)
             write_text(json.dumps({"key": key, "files": _sizes(run, stage)}), _stamp(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
     return run
