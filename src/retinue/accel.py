@@ -1,4 +1,4 @@
-"""What hardware there is and what runs on it. The only file that knows a GPU, and the only cudf and cuml importer."""
+"""What hardware there is and what runs on it. The only file that knows a GPU, and the only cuML importer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 Matrix = npt.NDArray[np.float64]
+
+FIRST_ROWS = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def choose_engine(asked: Engine) -> EngineChoice:
             choice = EngineChoice(Engine.cpu, "engine=cpu was asked for")
         case Engine.gpu:
             if missing:
-                raise InputError(f"engine=gpu: must have a GPU to run on, but {missing}. Use engine=auto or engine=cpu.")
+                raise InputError(f"engine=gpu: needs a GPU, but {missing}. Use engine=auto or engine=cpu.")
             choice = EngineChoice(Engine.gpu, "engine=gpu was asked for")
         case Engine.auto:
             found = missing or "a CUDA device and cudf-polars are there"
@@ -74,7 +76,7 @@ def _gpu_obstacle() -> str:
 
 
 def collect(query: pl.LazyFrame, engine: EngineChoice) -> pl.DataFrame:
-    """The query's rows: Polars streaming on the CPU, cuDF on the GPU, where an unsupported operation raises."""
+    """The query's rows: Polars streaming on the CPU; cuDF on the GPU, raising on what it cannot run."""
     if engine.is_gpu:
         return query.collect(engine=pl.GPUEngine(raise_on_fail=True))
     return query.collect(engine="streaming")
@@ -88,22 +90,24 @@ def torch_device(engine: EngineChoice) -> torch.device:
 
 
 def kmeans(matrix: Matrix, k: int, seed: int, engine: EngineChoice, restarts: int = 10) -> Matrix:
-    """Centroids of the best of several k-means++ starts (Arthur & Vassilvitskii 2007), in lexicographic order.
+    """Centroids of the best of several k-means++ starts (Arthur & Vassilvitskii 2007), in ascending order.
 
     Args:
         matrix: (rows, features), finite.
         k: number of centroids wanted.
         seed: of the starts.
-        engine: scikit-learn on the CPU, on one thread so that the thread count changes nothing; cuML on the GPU.
+        engine: cuML on the GPU; scikit-learn on the CPU, on one thread so that their number changes nothing.
         restarts: starts, the least inertia wins.
 
     Returns:
         (k, features); fewer rows where the matrix has fewer than k distinct ones.
     """
-    distinct = np.unique(matrix, axis=0)
-    if len(distinct) <= k:
+    few = len(np.unique(matrix[:FIRST_ROWS], axis=0)) <= k  # sorting all rows is dear, and seldom needed
+    if few and len(distinct := np.unique(matrix, axis=0)) <= k:
         return distinct
-    centroids = _fit_cuml(matrix, k, seed, restarts) if engine.is_gpu else _fit_sklearn(matrix, k, seed, restarts)
+    centroids = (
+        _fit_cuml(matrix, k, seed, restarts) if engine.is_gpu else _fit_sklearn(matrix, k, seed, restarts)
+    )
     return centroids[np.lexsort(centroids.T[::-1])]
 
 
@@ -112,7 +116,9 @@ def _fit_sklearn(matrix: Matrix, k: int, seed: int, restarts: int) -> Matrix:
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     with threadpool_limits(1):
-        fitted = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, algorithm="lloyd").fit(matrix)
+        fitted = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, algorithm="lloyd").fit(
+            matrix
+        )
     return np.asarray(fitted.cluster_centers_, dtype=np.float64)
 
 

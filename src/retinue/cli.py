@@ -38,7 +38,18 @@ SECTIONS = {
     "prepare": ("data", "output", "shards"),
     "features": ("data", "cutoff", "output", "engine", "shards"),
     "segment": ("data", "cutoff", "segments", "output", "engine", "shards", "seed"),
-    "forecast": ("data", "cutoff", "horizon_days", "forecaster", "value", "decisions", "output", "engine", "shards", "seed"),
+    "forecast": (
+        "data",
+        "cutoff",
+        "horizon_days",
+        "forecaster",
+        "value",
+        "decisions",
+        "output",
+        "engine",
+        "shards",
+        "seed",
+    ),
     "report": (),
     "run": (),
 }
@@ -90,7 +101,9 @@ def _command(words: list[str], screen: Console) -> int:
         return 0
     command, *rest = words
     if command not in COMMANDS:
-        raise InputError(f"'{command}' is not a command; there are {', '.join(COMMANDS)}. See retinue --help.")
+        raise InputError(
+            f"'{command}' is not a command; there are {', '.join(COMMANDS)}. See retinue --help."
+        )
     if any(word in ("-h", "--help") for word in rest):
         _help(command)
         return 0
@@ -110,7 +123,10 @@ def _command(words: list[str], screen: Console) -> int:
 def _overview() -> None:
     out = Console()
     out.print("[bold]retinue[/] turns a retailer's events into churn risk, value, segments and a report.\n")
-    out.print("Usage: retinue <command> key=value …   (retinue <command> --help lists its options)\n", highlight=False)
+    out.print(
+        "Usage: retinue <command> key=value …   (retinue <command> --help lists its options)\n",
+        highlight=False,
+    )
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, sentence in COMMANDS.items():
         table.add_row(f"  [bold]{name}[/]", sentence)
@@ -125,7 +141,9 @@ def _help(command: str) -> None:
     out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
     out.print("Usage: retinue " + command + " key=value …\n", highlight=False)
     for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
-        out.print("  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True)
+        out.print(
+            "  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True
+        )
     out.print(f"\nPresets: data={'|'.join(presets('data'))}\n", highlight=False)
     section = ""
     for line in option_lines():
@@ -162,7 +180,12 @@ def _log_to(screen: Console) -> None:
 def _progress(screen: Console) -> Iterator[Any]:
     """A bar on a terminal; elsewhere a log line at each tenth of a task."""
     if screen.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=screen, transient=True) as bars:
             known: dict[str, Any] = {}
 
@@ -190,7 +213,9 @@ def _show(command: str, run: Run, options: Options) -> None:
     if command == "doctor":
         _findings(out, run)
     elif command == "segment":
-        _plain_table(out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description"))
+        _plain_table(
+            out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description")
+        )
     elif command in ("forecast", "run", "report"):
         _headline(out, run)
     print(f"{command}: done; everything is in {run.folder}")
@@ -239,7 +264,9 @@ def _headline(out: Console, run: Run) -> None:
     )
     table = Table(*lines.columns, box=None, pad_edge=False, header_style="bold")
     for row in lines.iter_rows():
-        table.add_row(f"{row[0]:%Y-%m-%d}", *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:]))
+        table.add_row(
+            f"{row[0]:%Y-%m-%d}", *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:])
+        )
     out.print(table)
 
 

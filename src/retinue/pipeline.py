@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -26,17 +26,29 @@ from retinue.events.doctor import doctor
 from retinue.events.prepare import fingerprint, prepare
 from retinue.events.store import Store, write_table, write_text
 from retinue.events.timeline import check_cutoff, days_before, instant, is_after, is_observed
+from retinue.features.catalogue import LeftOut
 from retinue.features.query import available
 from retinue.features.table import build
-from retinue.forecasting.score import choose_rung, forecast
+from retinue.forecasting.ladder import choose_rung
+from retinue.forecasting.score import forecast
 from retinue.reporting.activity import activity_tables
 from retinue.reporting.report import build_report
 from retinue.reporting.tables import ReportTables
-from retinue.schema import CUSTOMER_ID, CUTOFF, DECISIONS, FORECASTS, HORIZON_DAYS, QUALITY, SEGMENTS, InputError
-from retinue.segments.fit import fit_segments
-from retinue.segments.lineage import lineage, migration
+from retinue.schema import (
+    CUSTOMER_ID,
+    CUTOFF,
+    DECISIONS,
+    FORECASTS,
+    HORIZON_DAYS,
+    QUALITY,
+    SEGMENTS,
+    InputError,
+)
+from retinue.segments.fit import assign, fit_segments
+from retinue.segments.lineage import lineage
+from retinue.segments.migration import migration
 from retinue.segments.model import SegmentModel
-from retinue.segments.place import assign, profiles
+from retinue.segments.profiles import profiles
 
 log = logging.getLogger("retinue")
 
@@ -112,7 +124,9 @@ class Run:
             InputError: a cutoff before the first event.
         """
         store = self.store
-        given = sorted({instant(text, store.local_zone) for text in self.options.cutoffs}) or [store.observation_end]
+        given = sorted({instant(text, store.local_zone) for text in self.options.cutoffs}) or [
+            store.observation_end
+        ]
         for cutoff in given:
             check_cutoff(cutoff, datetime.fromisoformat(store.manifest.first_event))
         return given
@@ -131,7 +145,9 @@ def _only_run(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"output={folder}: another run is writing there. Wait for it, or give another output.") from error
+            raise InputError(
+                f"output={folder}: another run is writing there. Wait for it, or give another output."
+            ) from error
         yield
 
 
@@ -156,7 +172,13 @@ def _stage_options(stage: Stage, options: Options) -> Any:
         case Stage.segment:
             return [asdict(options.segments), options.seed, _text_of(options.segments.previous)]
         case Stage.forecast:
-            return [options.horizons, options.forecaster, asdict(options.value), asdict(options.decisions), options.seed]
+            return [
+                options.horizons,
+                options.forecaster,
+                asdict(options.value),
+                asdict(options.decisions),
+                options.seed,
+            ]
         case Stage.report:
             return [options.horizons, options.data.name, asdict(options.value), asdict(options.decisions)]
 
@@ -210,11 +232,22 @@ def _doctor(run: Run) -> None:
     write_table(QUALITY.check(doctor(run.store, run.horizon_days, run.cutoffs[-1])), run.table("quality"))
 
 
+def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
+    """One line per reason, with the features that it costs."""
+    by_reason: dict[str, list[str]] = {}
+    for one in left_out:
+        by_reason.setdefault(one.reason, []).append(one.feature.name)
+    return [
+        f"{reason}: {len(names)} left out ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for reason, names in by_reason.items()
+    ]
+
+
 def _features(run: Run) -> None:
     store, cutoffs = run.store, run.cutoffs
     engine = choose_engine(run.options.engine)
-    for left_out in available(store.manifest)[1]:
-        log.info("features: %s", left_out)
+    for line in left_out_lines(available(store.manifest)[1]):
+        log.info("features: %s", line)
 
     def told(done: int, shards: int) -> None:
         run.progress("features", done / shards)
@@ -258,15 +291,24 @@ def _forecast(run: Run) -> None:
     table = pl.concat(forecasts).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
     latest = metrics[run.cutoffs[-1].isoformat()]
     decided = quadrants(table.filter(pl.col(CUTOFF) == run.cutoffs[-1]), options.decisions)
-    write_text(json.dumps(latest | {"cutoffs": metrics}, indent=1, ensure_ascii=False), run.folder / "metrics.json")
+    write_text(
+        json.dumps(latest | {"cutoffs": metrics}, indent=1, ensure_ascii=False), run.folder / "metrics.json"
+    )
     write_table(DECISIONS.check(decided), run.table("decisions"))
     write_table(table, run.table("forecasts"))
 
 
-def _metrics(run: Run, made: pl.DataFrame, cutoff: datetime, rung: Rung, scores: pl.DataFrame | None) -> dict[str, Any]:
+def _metrics(
+    run: Run, made: pl.DataFrame, cutoff: datetime, rung: Rung, scores: pl.DataFrame | None
+) -> dict[str, Any]:
     """What came true at each horizon that the data cover, and why not at the others."""
     store = run.store
-    found: dict[str, Any] = {"cutoff": cutoff.isoformat(), "model": rung.value, "realised": {}, "not_realised": {}}
+    found: dict[str, Any] = {
+        "cutoff": cutoff.isoformat(),
+        "model": rung.value,
+        "realised": {},
+        "not_realised": {},
+    }
     if scores is not None:
         found["rungs"] = scores.to_dicts()
     for days in run.options.horizons:
@@ -274,7 +316,8 @@ def _metrics(run: Run, made: pl.DataFrame, cutoff: datetime, rung: Rung, scores:
             truth = realised(store.scan(), cutoff, days, store.local_zone).collect()
             found["realised"][str(days)] = evaluate(made.filter(pl.col(HORIZON_DAYS) == days), truth)
         else:
-            found["not_realised"][str(days)] = f"the data end on {store.observation_end:%Y-%m-%d}, before cutoff + {days} days"
+            end = f"{store.observation_end:%Y-%m-%d}"
+            found["not_realised"][str(days)] = f"the data end on {end}, before cutoff + {days} days"
     return found
 
 
@@ -343,4 +386,6 @@ def _check_output(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"output={folder}: cannot be made ({error.strerror}); give a folder you may write to.") from error
+        raise InputError(
+            f"output={folder}: cannot be made ({error.strerror}); give a folder you may write to."
+        ) from error

@@ -1,4 +1,4 @@
-"""Kills `retinue run` with SIGKILL at random moments and compares what the last, finished run leaves with an uninterrupted one.
+"""Kills `retinue run` at random moments (SIGKILL); the run that finishes must equal an unbroken one.
 
 python -m tests.stages.kill_runs 30
 """
@@ -21,7 +21,11 @@ from tests.stages.runs import assert_same_tables, orders, retinue, words
 
 def check_nothing_half_written(output: Path) -> int:
     """Every table that stands under its own name can be read whole; returns how many there are."""
-    tables = [path for path in output.rglob("*.parquet") if not path.name.startswith(".") and ".unfinished" not in str(path)]
+    tables = [
+        path
+        for path in output.rglob("*.parquet")
+        if not path.name.startswith(".") and ".unfinished" not in str(path)
+    ]
     for path in tables:
         pl.read_parquet(path)
     return len(tables)
@@ -45,7 +49,7 @@ def kill_once(command: list[str], after_s: float) -> bool:
 
 
 def kill_runs(folder: Path, kills: int, seed: int = 0) -> list[tuple[float, int]]:
-    """Kills so many runs, then finishes one and compares. Returns (seconds before the kill, tables that stood) of each."""
+    """Kills so many runs, finishes one, compares. Returns (seconds before the kill, tables that stood) of each."""
     orders().write_parquet(folder / "orders.parquet")
     whole, broken = folder / "whole", folder / "broken"
     started = time.monotonic()
@@ -66,7 +70,7 @@ def kill_runs(folder: Path, kills: int, seed: int = 0) -> list[tuple[float, int]
     last = retinue(*words(folder / "orders.parquet", broken))
     assert last.returncode == 0, last.stderr
     assert_same_tables(whole, broken, exact=True)
-    left = [p for p in broken.rglob("*unfinished*")]
+    left = list(broken.rglob("*unfinished*"))
     assert not left, left
     return done
 

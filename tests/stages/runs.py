@@ -13,7 +13,15 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
-TABLES = ("features", "segments", "segment_profiles", "segment_migration", "forecasts", "decisions", "quality")
+TABLES = (
+    "features",
+    "segments",
+    "segment_profiles",
+    "segment_migration",
+    "forecasts",
+    "decisions",
+    "quality",
+)
 OPTIONS = ("cutoff=2014-06-30", "horizon_days=[90,180]", "segments.bootstraps=3", "segments.max_segments=4")
 
 
@@ -49,9 +57,24 @@ def orders(customers: int = 400, seed: int = 1) -> pl.DataFrame:
 
 def words(path: Path, output: Path, *more: str) -> list[str]:
     """The words of `retinue run` on such a file."""
-    columns = {"customer_id": "cid", "event_time": "at", "event_type": "kind", "amount": "value", "quantity": "units"}
+    columns = {
+        "customer_id": "cid",
+        "event_time": "at",
+        "event_type": "kind",
+        "amount": "value",
+        "quantity": "units",
+    }
     mapped = [f"data.columns.{ours}={theirs}" for ours, theirs in columns.items()]
-    return ["run", "data=files", f"data.path={path}", "data.time_zone=UTC", *mapped, *OPTIONS, f"output={output}", *more]
+    return [
+        "run",
+        "data=files",
+        f"data.path={path}",
+        "data.time_zone=UTC",
+        *mapped,
+        *OPTIONS,
+        f"output={output}",
+        *more,
+    ]
 
 
 def retinue(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:

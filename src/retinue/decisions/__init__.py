@@ -1,1 +1,5 @@
-"""stub"""
+"""From forecasts to what to do: value × risk quadrants."""
+
+from retinue.decisions.quadrants import Quadrant, quadrant_table, quadrants
+
+__all__ = ["Quadrant", "quadrant_table", "quadrants"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import assert_never
@@ -14,7 +14,6 @@ from retinue.config import ColumnOptions, DataOptions, Source
 from retinue.events.reading import ROW_NUMBER, RawTable, find_files, nearest, open_table, unreadable
 from retinue.schema import (
     AMOUNT,
-    BASE,
     BRAND,
     CAMPAIGN,
     CATEGORY,
@@ -28,6 +27,7 @@ from retinue.schema import (
     QUANTITY,
     REFUND,
     REGION,
+    Column,
     InputError,
 )
 
@@ -89,7 +89,9 @@ def _path_options(options: DataOptions) -> list[tuple[str, str, str | None]]:
         pairs.append(("data.path", options.path, None))
     pairs += [(f"data.paths.{kind}", text, kind) for kind, text in sorted(options.paths.items())]
     if not pairs:
-        raise InputError(f"data={options.source.value} needs data.path=<file, glob or folder>; none was given.")
+        raise InputError(
+            f"data={options.source.value} needs data.path=<file, glob or folder>; none was given."
+        )
     return pairs
 
 
@@ -129,8 +131,6 @@ def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None)
     if kind is not None or EVENT_TYPE not in names:
         expressions[EVENT_TYPE] = pl.lit(kind or options.event_type)
         names.pop(EVENT_TYPE, None)
-    if BASE not in expressions:
-        expressions[BASE] = pl.lit(options.base)
     return Input(table, group, expressions, names)
 
 
@@ -154,16 +154,22 @@ def _cdnow() -> Input:
     return _preset(RawTable(path.name, frame, columns, len(rows)), names)
 
 
-def _preset(table: RawTable, names: dict[str, str], made: dict[str, pl.Expr] | None = None, kind: str = ORDER) -> Input:
-    expressions = {str(ours): pl.col(theirs) for ours, theirs in names.items()} | (made or {})
-    expressions.setdefault(EVENT_TYPE, pl.lit(kind))
-    expressions.setdefault(BASE, pl.lit("base"))
+def _preset(
+    table: RawTable,
+    names: Mapping[Column, str],
+    made: Mapping[Column, pl.Expr] | None = None,
+    kind: str = ORDER,
+) -> Input:
+    expressions = {str(ours): pl.col(theirs) for ours, theirs in names.items()} | {EVENT_TYPE: pl.lit(kind)}
+    expressions |= {str(ours): expression for ours, expression in (made or {}).items()}
     return Input(table, table.label, expressions, {str(ours): theirs for ours, theirs in names.items()})
 
 
 def _online_retail(options: DataOptions) -> list[Input]:
     if options.path is None:
-        raise InputError("data=online_retail needs data.path=online_retail.parquet (UCI Online Retail, one file).")
+        raise InputError(
+            "data=online_retail needs data.path=online_retail.parquet (UCI Online Retail, one file)."
+        )
     names = {
         CUSTOMER_ID: "CustomerID", EVENT_TIME: "InvoiceDate", ORDER_ID: "InvoiceNo", AMOUNT: "UnitPrice",
         QUANTITY: "Quantity", PRODUCT: "StockCode", REGION: "Country",
@@ -171,8 +177,12 @@ def _online_retail(options: DataOptions) -> list[Input]:
     quantity, price = (pl.col(name).cast(pl.Float64, strict=False) for name in ("Quantity", "UnitPrice"))
     # UnitPrice stays the amount where a factor does not parse, so that the message can show it
     amount = pl.coalesce((quantity * price).round(6).cast(pl.String), pl.col("UnitPrice").cast(pl.String))
-    kind = pl.when(pl.col("InvoiceNo").cast(pl.String).str.starts_with("C")).then(pl.lit(REFUND)).otherwise(pl.lit(ORDER))
-    made: dict[str, pl.Expr] = {AMOUNT: amount, EVENT_TYPE: kind}
+    kind = (
+        pl.when(pl.col("InvoiceNo").cast(pl.String).str.starts_with("C"))
+        .then(pl.lit(REFUND))
+        .otherwise(pl.lit(ORDER))
+    )
+    made: dict[Column, pl.Expr] = {AMOUNT: amount, EVENT_TYPE: kind}
     found = []
     for path in find_files(options.path, "data.path"):
         table = open_table(path, options.separator)
@@ -186,7 +196,14 @@ def _online_retail(options: DataOptions) -> list[Input]:
     return found
 
 
-_JOURNEY = ("campaign_descriptions", "campaigns", "coupon_redemptions", "demographics", "products", "transactions")
+_JOURNEY = (
+    "campaign_descriptions",
+    "campaigns",
+    "coupon_redemptions",
+    "demographics",
+    "products",
+    "transactions",
+)
 
 
 def _journey(name: str) -> Path:
@@ -206,7 +223,9 @@ def _journey_table(name: str, joined: Callable[[pl.LazyFrame], pl.LazyFrame]) ->
 
 def _complete_journey() -> list[Input]:
     products = pl.scan_parquet(_journey("products")).select("product_id", "brand", "product_category")
-    starts = pl.scan_parquet(_journey("campaign_descriptions")).select("campaign_id", "campaign_type", "start_date")
+    starts = pl.scan_parquet(_journey("campaign_descriptions")).select(
+        "campaign_id", "campaign_type", "start_date"
+    )
     baskets = _journey_table(
         "transactions", lambda frame: frame.join(products, on="product_id", how="left", maintain_order="left")
     )
@@ -214,7 +233,7 @@ def _complete_journey() -> list[Input]:
         "campaigns", lambda frame: frame.join(starts, on="campaign_id", how="left", maintain_order="left")
     )
     coupons = _journey_table("coupon_redemptions", lambda frame: frame)
-    off = pl.sum_horizontal("retail_disc", "coupon_disc", "coupon_match_disc").abs().round(6)
+    off = pl.sum_horizontal("retail_disc", "coupon_disc", "coupon_match_disc").round(6)
     campaign = pl.col("campaign_id").cast(pl.String)
     return [
         _preset(

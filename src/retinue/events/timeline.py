@@ -1,4 +1,4 @@
-"""History is (-inf, cutoff]; the future is (cutoff, cutoff + horizon]. The only file that compares times with a cutoff."""
+"""History is (-inf, cutoff]; the future is (cutoff, cutoff + horizon]. Nothing else compares times with a cutoff."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
             return datetime.combine(day, time.max, ZoneInfo(zone)).astimezone(UTC)
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InputError(f"{option}={text}: must be a date such as 2014-12-31, or 2014-12-31T18:00.") from error
+        raise InputError(
+            f"{option}={text}: must be a date such as 2014-12-31, or 2014-12-31T18:00."
+        ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC)
 
 
@@ -44,6 +46,16 @@ def future(events: pl.LazyFrame, cutoff: datetime, horizon_days: int) -> pl.Lazy
     return events.filter(pl.col(EVENT_TIME) > cutoff, pl.col(EVENT_TIME) <= horizon_end(cutoff, horizon_days))
 
 
+def not_yet_known(events: pl.LazyFrame, cutoff: datetime) -> pl.LazyFrame:
+    """Events that are not history: later ones, and earlier ones that could not be known yet."""
+    return events.filter((pl.col(EVENT_TIME) > cutoff) | (pl.col(KNOWN_TIME) > cutoff))
+
+
+def lies_after(end: datetime) -> pl.Expr:
+    """Whether the event happened after an instant."""
+    return pl.col(EVENT_TIME) > end
+
+
 def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int) -> bool:
     """Whether the data cover the whole future window."""
     return observation_end >= horizon_end(cutoff, horizon_days)
@@ -58,3 +70,23 @@ def local_days_ago(cutoff: datetime, zone: str) -> pl.Expr:
     """Whole days from the event's local date to the cutoff's local date (Int32)."""
     today = (cutoff.astimezone(ZoneInfo(zone)).date() - date(1970, 1, 1)).days
     return today - pl.col(EVENT_TIME).dt.convert_time_zone(zone).dt.date().cast(pl.Int32)
+
+
+def days_before(cutoff: datetime, days: int) -> datetime:
+    """The cutoff so many days earlier."""
+    return cutoff - timedelta(days=days)
+
+
+def is_after(cutoff: datetime, first_event: datetime) -> bool:
+    """Whether any event is history at the cutoff."""
+    return first_event <= cutoff
+
+
+def check_cutoff(cutoff: datetime, first_event: datetime) -> None:
+    """Raises InputError for a cutoff with no history, or one that has not come yet."""
+    if not is_after(cutoff, first_event):
+        raise InputError(
+            f"cutoff={cutoff:%Y-%m-%d}: lies before the first event ({first_event:%Y-%m-%d}). Give a later one."
+        )
+    if cutoff > datetime.now(UTC) + timedelta(days=1):
+        raise InputError(f"cutoff={cutoff:%Y-%m-%d}: lies in the future. Give a date up to today.")

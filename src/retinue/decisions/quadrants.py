@@ -1,0 +1,121 @@
+"""Value × risk quadrants: whom to save, whom to ask for more, whom to nurture, whom to let go."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import polars as pl
+
+from retinue.config import DecisionOptions
+from retinue.schema import (
+    CLV,
+    CUSTOMER_ID,
+    CUSTOMERS,
+    CUTOFF,
+    DECISIONS,
+    EXPECTED_CHURNERS,
+    FORECASTS,
+    HORIZON_DAYS,
+    P_CHURN,
+    QUADRANT,
+    QUADRANTS,
+    SHARE,
+    VALUE_AT_STAKE,
+    VALUE_IF_RETAINED,
+    InputError,
+)
+
+LEAST_SURVIVAL = 1e-3
+
+
+class Quadrant(Enum):
+    """What the two thresholds make of a customer."""
+
+    save = "save"
+    advocate = "advocate"
+    let_go = "let_go"
+    nurture = "nurture"
+
+
+def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame:
+    """Each customer's quadrant at the longest horizon: the decisions table sorted by customer_id and cutoff.
+
+    clv holds the risk already (margin comes only from customers who order), so ranking by it would call every
+    customer at risk worthless. The value that retention would keep is the margin given at least one order
+    more: E[M | N ≥ 1] = E[M] / P(N ≥ 1) = clv / (1 − p_churn), as M = 0 where N = 0. It is at most 1,000 ×
+    clv (1 − p_churn counts as at least 0.001), so that no rounding in p_churn makes a fortune; a negative
+    one is 0.
+
+    High value: at or above `value_threshold`, or else the `value_quantile` over the cutoff's customers, and
+    above 0. High risk: p_churn at or above `risk_threshold`. value_at_stake = p_churn × value if retained.
+
+    Args:
+        forecasts: forecasts table, one model's rows per customer, cutoff and horizon.
+        options: the two thresholds.
+
+    Raises:
+        InputError: a customer has several rows at one cutoff and horizon, or p_churn or clv is not finite.
+    """
+    longest = _longest(forecasts)
+    survival = pl.max_horizontal(1.0 - pl.col(P_CHURN), pl.lit(LEAST_SURVIVAL))
+    valued = longest.with_columns(
+        pl.max_horizontal(pl.col(CLV) / survival, pl.lit(0.0)).alias(VALUE_IF_RETAINED)
+    )
+    at_least = (
+        pl.col(VALUE_IF_RETAINED).quantile(options.value_quantile, "linear").over(CUTOFF)
+        if options.value_threshold is None
+        else pl.lit(options.value_threshold)
+    )
+    high_value = (pl.col(VALUE_IF_RETAINED) >= at_least) & (pl.col(VALUE_IF_RETAINED) > 0)
+    high_risk = pl.col(P_CHURN) >= options.risk_threshold
+    quadrant = (
+        pl.when(high_value & high_risk).then(pl.lit(Quadrant.save.value))
+        .when(high_value).then(pl.lit(Quadrant.advocate.value))
+        .when(high_risk).then(pl.lit(Quadrant.let_go.value))
+        .otherwise(pl.lit(Quadrant.nurture.value))
+    )  # fmt: skip
+    decided = valued.with_columns(
+        quadrant.alias(QUADRANT), (pl.col(P_CHURN) * pl.col(VALUE_IF_RETAINED)).alias(VALUE_AT_STAKE)
+    )
+    return DECISIONS.check(decided.select(DECISIONS.schema.names()).sort(CUSTOMER_ID, CUTOFF))
+
+
+def _longest(forecasts: pl.DataFrame) -> pl.DataFrame:
+    FORECASTS.check(forecasts)
+    longest = forecasts.filter(pl.col(HORIZON_DAYS) == pl.col(HORIZON_DAYS).max())
+    if twice := len(longest) - len(longest.unique([CUSTOMER_ID, CUTOFF])):
+        raise InputError(
+            f"forecasts: {twice:,} rows repeat a customer at one cutoff and horizon; give one model's rows."
+        )
+    for column in (P_CHURN, CLV):
+        if bad := int((~longest[column].is_finite()).sum()):
+            raise InputError(f"forecasts: '{column}' has {bad:,} values that are not finite; forecast again.")
+    return longest
+
+
+def quadrant_table(forecasts: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+    """Customers, share, expected churners, clv and value at stake of all four quadrants; empty ones hold 0.
+
+    Args:
+        forecasts: the table that was decided on.
+        decisions: what `quadrants` made of it.
+    """
+    keys = [CUSTOMER_ID, CUTOFF, HORIZON_DAYS]
+    rows = decisions.join(forecasts.select(*keys, P_CHURN, CLV), on=keys, validate="1:1").sort(keys)
+    sums = rows.group_by(CUTOFF, QUADRANT).agg(
+        pl.len().cast(pl.Int64).alias(CUSTOMERS),
+        pl.col(P_CHURN).sum().alias(EXPECTED_CHURNERS),
+        pl.col(CLV).sum(),
+        pl.col(VALUE_AT_STAKE).sum(),
+    )
+    names = pl.DataFrame({QUADRANT: [q.value for q in Quadrant], "place": range(len(Quadrant))})
+    whole = decisions.select(CUTOFF).unique().join(names, how="cross")
+    table = (
+        whole.join(sums, on=[CUTOFF, QUADRANT], how="left")
+        .sort(CUTOFF, "place")
+        .with_columns(
+            pl.col(CUSTOMERS).fill_null(0), pl.col(EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE).fill_null(0.0)
+        )
+    )
+    shares = table.with_columns((pl.col(CUSTOMERS) / pl.col(CUSTOMERS).sum().over(CUTOFF)).alias(SHARE))
+    return QUADRANTS.check(shares.select(QUADRANTS.schema.names()))

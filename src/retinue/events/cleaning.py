@@ -1,0 +1,269 @@
+"""Raw rows to typed rows with a customer code, or to the quarantine with a reason; nothing is dropped."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+import polars_hash as plh
+
+from retinue.events.clock import Clock, as_text
+from retinue.events.reading import ROW_NUMBER
+from retinue.events.sources import CURRENCY, Input
+from retinue.events.tally import Tally, examples_where
+from retinue.events.timeline import lies_after
+from retinue.schema import (
+    AMOUNT,
+    BASE,
+    CUSTOMER,
+    CUSTOMER_ID,
+    DISCOUNT,
+    EVENT_TIME,
+    EVENT_TYPE,
+    FILE,
+    KNOWN_EVENT_TYPES,
+    KNOWN_TIME,
+    LABELS,
+    NUMBERS,
+    ORDER,
+    ORDER_ID,
+    RATING,
+    REASON,
+    REFUND,
+    ROW,
+    SENTIMENT,
+    SEVERITY,
+    VALUES,
+    Column,
+)
+
+# two independent 64-bit hashes of the whole raw row: equal in both means equal in every input column
+SAME_A, SAME_B = "__same_a__", "__same_b__"
+_MASK = 2**63 - 1
+_RANGES = {SEVERITY: (0.0, 1.0), SENTIMENT: (-1.0, 1.0), RATING: (1.0, 5.0)}
+_KEY = "__key__"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What cleaning needs to know beside the rows; `latest` is the last instant an event may have."""
+
+    base: str
+    event_type: str
+    null_values: tuple[str, ...]
+    latest: datetime
+    latest_reason: str
+    clocks: dict[str, Clock]
+    secret: bytes | None = field(default=None, repr=False)
+
+
+def customer_code(frame: pl.DataFrame) -> pl.Series:
+    """63-bit code of (base, customer_id): xxHash64, seed 0, of base + U+001F + id, without the top bit."""
+    keys = frame.select(pl.concat_str([BASE, CUSTOMER_ID], separator="\x1f").alias(_KEY))
+    code = plh.col(_KEY).nchash.xxhash64(seed=0) & pl.lit(_MASK, pl.UInt64)
+    return keys.select(code.cast(pl.Int64).alias(CUSTOMER)).to_series()
+
+
+def pseudonyms(ids: pl.Series, secret: bytes) -> pl.Series:
+    """Keyed BLAKE2b (128 bits, hex) of each id; null stays null."""
+    key = secret if len(secret) <= hashlib.blake2b.MAX_KEY_SIZE else hashlib.blake2b(secret).digest()
+    known = ids.drop_nulls().unique()
+    hidden = [hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest() for text in known.to_list()]
+    return ids.replace_strict(known, pl.Series(hidden, dtype=pl.String), default=None, return_dtype=pl.String)
+
+
+def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One batch of a raw table as (usable rows in our columns, quarantine rows); counts go to the tally."""
+    shaped = raw.select(pl.col(ROW_NUMBER), **source.expressions)
+    file = source.table.label
+    tally.rows_in += raw.height
+    for name in set(source.names.values()):
+        tally.rows_of[name] += raw.height
+    ids = _ids(shaped, rules, tally, file)
+    table = pl.DataFrame({ROW_NUMBER: shaped[ROW_NUMBER], CUSTOMER_ID: ids})
+    table = table.with_columns(_base(shaped, rules), _types(shaped, rules))
+    reasons: list[pl.Expr] = [pl.when(pl.col(CUSTOMER_ID).is_null()).then(pl.lit("no customer id"))]
+    reasons.append(pl.when(pl.col(EVENT_TYPE).is_null()).then(pl.lit("no event type")))
+    table = _times(table, shaped, source, rules, tally)
+    reasons.append(pl.when(pl.col(EVENT_TIME).is_null()).then(pl.lit("unreadable time")))
+    reasons.append(pl.when(pl.col("__bad_known__")).then(pl.lit("unreadable known time")))
+    for column in NUMBERS:
+        if column in shaped.columns:
+            table, found = _number(table, shaped[column], column, source, rules, tally)
+            reasons += found
+    reasons.append(pl.when(lies_after(rules.latest)).then(pl.lit(rules.latest_reason)))
+    labels = [
+        _text(shaped[column], rules).alias(column)
+        for column in (ORDER_ID, *LABELS)
+        if column in shaped.columns
+    ]
+    table = table.with_columns(labels).with_columns(pl.coalesce(reasons).alias(REASON))
+    return _split(raw, table, shaped, source, rules, tally)
+
+
+def _split(
+    raw: pl.DataFrame, table: pl.DataFrame, shaped: pl.DataFrame, source: Input, rules: Rules, tally: Tally
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    bad = table[REASON].is_not_null()
+    columns = sorted(source.table.columns)
+    hashes = raw.select(columns)
+    table = table.with_columns(
+        hashes.hash_rows(seed=1).alias(SAME_A),
+        hashes.hash_rows(seed=2, seed_1=3, seed_2=5, seed_3=7).alias(SAME_B),
+    )
+    good = table.filter(~bad)
+    _count(good, tally, source.table.label)
+    if CURRENCY in shaped.columns:
+        seen = table.select(BASE, pl.Series(CURRENCY, _text(shaped[CURRENCY], rules))).filter(~bad)
+        for base, name, count in seen.drop_nulls().group_by(BASE, CURRENCY).len().iter_rows():
+            tally.currencies[base][name] += count
+    negative = (
+        (pl.col(EVENT_TYPE) == ORDER) & (pl.col(AMOUNT) < 0) if AMOUNT in good.columns else pl.lit(False)
+    )
+    kind = pl.when(negative).then(pl.lit(REFUND)).otherwise(pl.col(EVENT_TYPE))
+    good = good.with_columns(kind.alias(EVENT_TYPE), customer_code(good))
+    for kind_name, count in good.group_by(EVENT_TYPE).len().iter_rows():
+        tally.types[kind_name] += count
+    good = good.drop(ROW_NUMBER, REASON, "__bad_known__", "__clock__")
+    return good, _quarantined(raw, table, bad, source, rules, tally)
+
+
+def _quarantined(
+    raw: pl.DataFrame, table: pl.DataFrame, bad: pl.Series, source: Input, rules: Rules, tally: Tally
+) -> pl.DataFrame:
+    kept = raw.filter(bad).drop(ROW_NUMBER)
+    if rules.secret is not None:
+        kept = kept.with_columns(table[CUSTOMER_ID].filter(bad).alias(source.names[CUSTOMER_ID]))
+    flat = kept.select(
+        pl.col(name) if kept.schema[name].is_nested() else pl.col(name).cast(pl.String, strict=False)
+        for name in kept.columns
+    )
+    reasons = table[REASON].filter(bad)
+    tally.quarantined += kept.height
+    for reason, count in reasons.value_counts().iter_rows():
+        tally.reasons[reason] += count
+    return pl.DataFrame(
+        {
+            FILE: pl.Series([source.table.label], dtype=pl.String).new_from_index(0, kept.height),
+            ROW: table[ROW_NUMBER].filter(bad).cast(pl.Int64),
+            REASON: reasons,
+            VALUES: flat.select(pl.struct(pl.all()).struct.json_encode()).to_series(),
+        }
+    )
+
+
+def _count(good: pl.DataFrame, tally: Tally, file: str) -> None:
+    tally.span(good[EVENT_TIME])
+    for column in good.columns:
+        tally.filled[column] += good.height - good[column].null_count()
+    for kind in good.filter(pl.col("__clock__"))[EVENT_TYPE].unique():
+        tally.clock_types.add(kind)
+    if AMOUNT in good.columns:
+        orders = good.filter(pl.col(EVENT_TYPE) == ORDER)
+        below = orders.filter(pl.col(AMOUNT) < 0)
+        tally.negative_orders.add(below[AMOUNT], below[ROW_NUMBER], file)
+        tally.empty_amounts += orders[AMOUNT].null_count()
+
+
+def _text(values: pl.Series, rules: Rules) -> pl.Series:
+    """Stripped text; what the user calls unknown is null."""
+    text = as_text(values).str.strip_chars()
+    return text.set(text.is_in([*rules.null_values, ""]).fill_null(False), None)
+
+
+def _ids(shaped: pl.DataFrame, rules: Rules, tally: Tally, file: str) -> pl.Series:
+    text = _text(shaped[CUSTOMER_ID], rules)
+    trimmed = text.str.replace(r"^(\d+)\.0+$", "${1}")
+    examples_where(shaped, (trimmed != text).fill_null(False), text, tally.trimmed_ids, file, ROW_NUMBER)
+    numeric = trimmed.str.contains(r"^\d+$").fill_null(True)
+    tally.number_ids += len(text) - text.null_count() - int((~numeric).sum())
+    examples_where(shaped, ~numeric, trimmed, tally.text_ids, file, ROW_NUMBER)
+    if rules.secret is not None:
+        trimmed = pseudonyms(trimmed, rules.secret)
+        tally.text_ids.value = tally.trimmed_ids.value = ""
+    return trimmed.alias(CUSTOMER_ID)
+
+
+def _base(shaped: pl.DataFrame, rules: Rules) -> pl.Series | pl.Expr:
+    if BASE in shaped.columns:
+        return _text(shaped[BASE], rules).fill_null(rules.base).alias(BASE)
+    return pl.lit(rules.base).alias(BASE)
+
+
+def _types(shaped: pl.DataFrame, rules: Rules) -> pl.Series:
+    text = _text(shaped[EVENT_TYPE], rules)
+    low = text.str.to_lowercase()
+    return low.zip_with(low.is_in(KNOWN_EVENT_TYPES).fill_null(False), text).alias(EVENT_TYPE)
+
+
+def _times(
+    table: pl.DataFrame, shaped: pl.DataFrame, source: Input, rules: Rules, tally: Tally
+) -> pl.DataFrame:
+    read = _read_times(shaped, EVENT_TIME, source, rules, tally)
+    table = table.with_columns(read["time"].alias(EVENT_TIME), read["clock"].alias("__clock__"))
+    if KNOWN_TIME not in shaped.columns:
+        return table.with_columns(pl.col(EVENT_TIME).alias(KNOWN_TIME), pl.lit(False).alias("__bad_known__"))
+    known = _read_times(shaped, KNOWN_TIME, source, rules, tally)["time"]
+    given = _given(shaped[KNOWN_TIME], rules)
+    return table.with_columns(
+        known.fill_null(table[EVENT_TIME]).alias(KNOWN_TIME), (given & known.is_null()).alias("__bad_known__")
+    )
+
+
+def _given(values: pl.Series, rules: Rules) -> pl.Series:
+    return (_text(values, rules) if values.dtype == pl.String else values).is_not_null()
+
+
+def _read_times(shaped: pl.DataFrame, column: str, source: Input, rules: Rules, tally: Tally) -> pl.DataFrame:
+    raw, name, file = shaped[column], source.names[column], source.table.label
+    read = rules.clocks[source.group].read(_text(raw, rules) if raw.dtype == pl.String else raw)
+    bad = read["time"].is_null()
+    if column == KNOWN_TIME:
+        bad &= _given(raw, rules)
+    if bad.any():
+        tally.bad_times[name].add(raw.filter(bad), shaped[ROW_NUMBER].filter(bad), file)
+    forms = tally.forms.setdefault((source.group, name), {})
+    for form in read["form"].drop_nulls().unique().to_list():
+        same = (read["form"] == form).fill_null(False)
+        example = forms.setdefault(form, type(tally.shifted)())
+        example.add(raw.filter(same), shaped[ROW_NUMBER].filter(same), file)
+        if form == 2:
+            ticking = same & read["clock"]
+            tally.naive[name].add(raw.filter(ticking), shaped[ROW_NUMBER].filter(ticking), file)
+    examples_where(shaped, read["shifted"], raw, tally.shifted, file, ROW_NUMBER)
+    return read
+
+
+def _number(
+    table: pl.DataFrame, raw: pl.Series, column: Column, source: Input, rules: Rules, tally: Tally
+) -> tuple[pl.DataFrame, list[pl.Expr]]:
+    """The column as Float64, and the reasons it gives for quarantine; counts what does not parse."""
+    text = _text(raw, rules) if not raw.dtype.is_numeric() else raw
+    value = text.cast(pl.Float64, strict=False)
+    if raw.dtype.is_float():
+        value = value.fill_nan(None)
+    bad = (
+        (value.is_null() & text.is_not_null())
+        if not raw.dtype.is_float()
+        else pl.repeat(False, len(raw), eager=True)
+    )
+    bad |= ~value.is_finite().fill_null(True)
+    name, file = source.names.get(column, column), source.table.label
+    if bad.any():
+        tally.bad_numbers[name].add(raw.filter(bad), table[ROW_NUMBER].filter(bad), file)
+    reasons: list[pl.Expr] = [pl.when(bad).then(pl.lit(f"non-numeric {column}"))]
+    if column in _RANGES:
+        low, high = _RANGES[column]
+        outside = (~value.is_between(low, high)).fill_null(False) & ~bad
+        if outside.any():
+            tally.impossible[name].add(raw.filter(outside), table[ROW_NUMBER].filter(outside), file)
+        reasons.append(
+            pl.when(outside).then(pl.lit(f"impossible value: {column} outside {low:g} to {high:g}"))
+        )
+    if column == DISCOUNT:
+        tally.negative_discounts += int((value < 0).sum())
+        value = value.abs()
+    # adding 0.0 turns a negative zero into zero, which would otherwise sort and hash apart
+    return table.with_columns((value + 0.0).alias(column)), reasons

@@ -1,0 +1,225 @@
+"""Reads times of any common form into UTC, and says of each whether it was a date, naive, or had an offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import polars as pl
+
+from retinue.schema import UTC_TIME, InputError
+
+# forms of a time; null means unreadable
+DATE, NAIVE, OFFSET = 1, 2, 3
+DAY_FIRST = r"^\s*(\d{1,2})[/.\-](\d{1,2})[/.\-]\d{4}(\D|$)"
+
+_CLOCK = (
+    r"(?<H>\d{1,2}):(?<M>\d{2})(?::(?<S>\d{2})(?:[.,](?<f>\d{1,9}))?)?"
+    r"\s*(?<z>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?"
+)
+_ISO = (
+    r"^(?<y>\d{4})[-/.](?<m>\d{1,2})[-/.](?<d>\d{1,2})"
+    r"(?:[T ]+" + _CLOCK + ")?$"
+)
+_LOCAL = (
+    r"^(?<a>\d{1,2})[/.\-](?<b>\d{1,2})[/.\-](?<y>\d{4})"
+    r"(?:[T ,]+" + _CLOCK + ")?$"
+)
+_EPOCH_UNITS = ((9, 10, 1_000_000, 1), (12, 13, 1_000, 1), (15, 16, 1, 1), (18, 19, 1, 1_000))
+
+
+def zone_checked(zone: str, option: str) -> str:
+    """Raises InputError where the zone has no such name."""
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InputError(
+            f"{option}={zone}: there is no such zone. Give a name such as Europe/London."
+        ) from error
+    return zone
+
+
+@dataclass
+class Clock:
+    """How the times of one group of tables are read.
+
+    A date is a day of the shoppers: it becomes the first instant of that day in `local_zone`. A naive time with a clock
+    is read in `zone`. `day_first` answers, once and for the whole column, whether 03/04/2024 is the third of April.
+    """
+
+    zone: str
+    local_zone: str
+    form: str | None
+    day_first: Callable[[], bool]
+
+    def read(self, values: pl.Series) -> pl.DataFrame:
+        """Columns time (UTC, null = unreadable), form (DATE, NAIVE, OFFSET), clock (not at 0:00), shifted."""
+        dtype = values.dtype
+        if dtype == pl.Date:
+            local = values.cast(pl.Datetime("us"))
+            return self._placed(local, pl.Series("form", [DATE], dtype=pl.Int8).new_from_index(0, len(local)))
+        if isinstance(dtype, pl.Datetime):
+            form = pl.Series("form", [OFFSET if dtype.time_zone else NAIVE], dtype=pl.Int8)
+            utc = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if dtype.time_zone else values
+            return self._placed(utc.cast(pl.Datetime("us")), form.new_from_index(0, len(utc)))
+        return self._read_distinct(as_text(values))
+
+    def _read_distinct(self, texts: pl.Series) -> pl.DataFrame:
+        texts = texts.alias("text")
+        distinct = texts.unique()
+        known = distinct.to_frame().hstack(self._read_texts(distinct.fill_null("").str.strip_chars()))
+        return (
+            texts.to_frame()
+            .join(known, on="text", how="left", maintain_order="left", nulls_equal=True)
+            .drop("text")
+        )
+
+    def _read_texts(self, texts: pl.Series) -> pl.DataFrame:
+        if self.form is not None:
+            return self._read_form(texts)
+        parsed = _plain(texts)
+        rest = parsed["form"].is_null() & (texts.str.len_bytes() > 0)
+        if rest.any():
+            other = self._read_odd(texts.filter(rest))
+            position = rest.arg_true()
+            parsed = pl.DataFrame(
+                {name: parsed[name].scatter(position, other[name]) for name in ("local", "form")}
+            )
+        return self._placed(parsed["local"], parsed["form"])
+
+    def _read_odd(self, texts: pl.Series) -> pl.DataFrame:
+        digits = texts.str.replace(r"^(\d{8,19})\.0+$", "${1}")
+        table = _from_digits(digits)
+        iso = _from_parts(texts.str.extract_groups(_ISO).struct.unnest())
+        table = table.select(pl.coalesce(name, iso[name]).alias(name) for name in table.columns)
+        if texts.str.contains(DAY_FIRST).any():
+            parts = texts.str.extract_groups(_LOCAL).struct.unnest()
+            day, month = ("a", "b") if self.day_first() else ("b", "a")
+            local = _from_parts(parts.rename({day: "d", month: "m"}))
+            table = table.select(pl.coalesce(name, local[name]).alias(name) for name in table.columns)
+        return table
+
+    def _read_form(self, texts: pl.Series) -> pl.DataFrame:
+        assert self.form is not None
+        try:
+            if "%z" in self.form:
+                local = texts.str.to_datetime(self.form, time_unit="us", strict=False).dt.replace_time_zone(
+                    None
+                )
+            elif any(mark in self.form for mark in ("%H", "%I", "%T", "%R", "%X", "%c", "%s")):
+                local = texts.str.to_datetime(self.form, time_unit="us", strict=False)
+            else:
+                local = texts.str.to_date(self.form, strict=False).cast(pl.Datetime("us"))
+        except pl.exceptions.PolarsError as error:
+            raise InputError(
+                f"data.time_format={self.form}: cannot be used ({error}). Example: '%d/%m/%Y %H:%M'."
+            ) from error
+        form = OFFSET if "%z" in self.form else NAIVE if "%H" in self.form or "%I" in self.form else DATE
+        forms = pl.select(pl.when(local.is_not_null()).then(form).cast(pl.Int8)).to_series()
+        return self._placed(local, forms)
+
+    def _placed(self, local: pl.Series, form: pl.Series) -> pl.DataFrame:
+        """Local times to UTC: the earlier of two readings in autumn, an hour later in the gap of spring."""
+        table = pl.DataFrame({"local": local, "form": form})
+        when = pl.col("local")
+
+        def at(zone: str, moved: pl.Expr) -> pl.Expr:
+            return moved.dt.replace_time_zone(
+                zone, ambiguous="earliest", non_existent="null"
+            ).dt.convert_time_zone("UTC")
+
+        def in_zone(zone: str) -> pl.Expr:
+            return pl.coalesce(at(zone, when), at(zone, when + pl.duration(hours=1)))
+
+        is_date, is_naive, has_offset = (pl.col("form") == form for form in (DATE, NAIVE, OFFSET))
+        utc = when.dt.replace_time_zone("UTC")
+        time = (
+            pl.when(is_date)
+            .then(in_zone(self.local_zone))
+            .when(is_naive)
+            .then(in_zone(self.zone))
+            .when(has_offset)
+            .then(utc)
+        ).cast(UTC_TIME)
+        missing = at(self.zone, when).is_null() & is_naive & when.is_not_null()
+        day_time = (
+            pl.when(has_offset)
+            .then(utc.dt.convert_time_zone(self.local_zone).dt.time())
+            .otherwise(when.dt.time())
+        )
+        clock = ~is_date & (day_time.cast(pl.Int64) != 0)
+        return table.select(
+            time=time,
+            form=pl.when(time.is_not_null()).then("form"),
+            clock=clock.fill_null(False),
+            shifted=missing.fill_null(False),
+        )
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Values as stripped text: whole floats without their '.0', the rest as Polars writes them."""
+    if values.dtype.is_float():
+        whole = (values == values.round()) & (values.abs() < 2**53)
+        return pl.select(
+            pl.when(whole)
+            .then(pl.when(whole).then(values).cast(pl.Int64).cast(pl.String))
+            .otherwise(values.cast(pl.String))
+        ).to_series()
+    return values.cast(pl.String, strict=False)
+
+
+def _plain(texts: pl.Series) -> pl.DataFrame:
+    """The two forms nearly all files use, by their own fast parsers."""
+    table = pl.DataFrame({"text": texts})
+    text = pl.col("text")
+    date = (
+        pl.when(text.str.len_bytes() == 10)
+        .then(text)
+        .str.to_date("%Y-%m-%d", strict=False)
+        .cast(pl.Datetime("us"))
+    )
+    long = pl.when(text.str.len_bytes() == 19).then(text.str.replace("T", " ", literal=True))
+    stamp = long.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+    form = pl.when(date.is_not_null()).then(DATE).when(stamp.is_not_null()).then(NAIVE)
+    return table.select(local=pl.coalesce(date, stamp), form=form.cast(pl.Int8))
+
+
+def _from_digits(texts: pl.Series) -> pl.DataFrame:
+    """YYYYMMDD, and seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their length."""
+    table = pl.DataFrame({"text": texts})
+    number = (
+        pl.when(pl.col("text").str.contains(r"^\d{8,19}$")).then(pl.col("text")).cast(pl.Int64, strict=False)
+    )
+    size = pl.col("text").str.len_bytes()
+    day = pl.when(size == 8).then(pl.col("text")).str.to_date("%Y%m%d", strict=False).cast(pl.Datetime("us"))
+    seconds = (
+        pl.when(pl.col("text").str.contains(r"^\d{9,10}\.\d+$"))
+        .then(pl.col("text"))
+        .cast(pl.Float64, strict=False)
+    )
+    epoch = (seconds * 1e6).round().cast(pl.Int64)
+    for low, high, factor, divisor in _EPOCH_UNITS:
+        epoch = pl.coalesce(epoch, pl.when(size.is_between(low, high)).then(number * factor // divisor))
+    instant = epoch.cast(pl.Datetime("us"))
+    form = pl.when(day.is_not_null()).then(DATE).when(instant.is_not_null()).then(OFFSET)
+    return table.select(local=pl.coalesce(day, instant), form=form.cast(pl.Int8))
+
+
+def _from_parts(parts: pl.DataFrame) -> pl.DataFrame:
+    """Datetime from the texts of year, month, day, hour, minute, second, fraction and offset."""
+    padded = [pl.col(name).fill_null("0").str.zfill(2) for name in ("m", "d", "H", "M", "S")]
+    fraction = pl.col("f").fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
+    text = pl.format("{}-{}-{} {}:{}:{}.{}", pl.col("y"), *padded, fraction)
+    local = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    zone = pl.col("z").str.replace(":", "", literal=True)
+    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    hours, minutes = (zone.str.slice(at, 2).cast(pl.Int64, strict=False).fill_null(0) for at in (1, 3))
+    shifted = local - pl.duration(minutes=sign * (hours * 60 + minutes))
+    stated = (
+        pl.when(zone.is_not_null()).then(OFFSET).when(pl.col("H").is_not_null()).then(NAIVE).otherwise(DATE)
+    )
+    form = pl.when(local.is_not_null()).then(stated)
+    return parts.select(
+        local=pl.when(zone.is_not_null()).then(shifted).otherwise(local), form=form.cast(pl.Int8)
+    )

@@ -1,0 +1,302 @@
+"""`retinue doctor`: what is wrong with the stored events, worst first, and what each output can rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from retinue.events.findings import FACT, PROBLEM, WARNING, finding
+from retinue.events.store import Store
+from retinue.events.timeline import history, is_observed
+from retinue.schema import (
+    AMOUNT,
+    CUSTOMER,
+    CUSTOMER_ID,
+    EVENT_TIME,
+    EVENT_TYPE,
+    LEVEL,
+    ORDER,
+    ORDER_ID,
+    QUALITY,
+    REFUND,
+)
+
+_DAY_US = 86_400_000_000
+_OUTLIER_Z = 5.0
+_BINS_PER_E = 1000
+_FEW_CUSTOMERS = 100
+_FEW_REPEATERS = 30
+_FEW_FOR_SEGMENTS = 40
+_HUGE_EVENTS = 10_000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Numbers of one history that all findings share; days are days of 24 hours up to `end`."""
+
+    store: Store
+    events: pl.LazyFrame
+    end: datetime
+    horizon_days: int
+    customers: pl.DataFrame
+    orders: int
+    buyers: int
+    repeaters: int
+    span_days: float
+
+
+def doctor(store: Store, horizon_days: int, cutoff: datetime | None = None) -> pl.DataFrame:
+    """The quality table, worst first: what preparation noticed, what the events show, what each output can rest on.
+
+    Args:
+        store: prepared events.
+        horizon_days: length of the future that forecasts are wanted for.
+        cutoff: last instant of history; None = end of observation.
+    """
+    facts = _facts(store, horizon_days, cutoff)
+    rows = [
+        *store.manifest.notes,
+        *_of_customers(facts),
+        *_of_span(facts, cutoff),
+        *_of_money(facts),
+        *_of_refunds(facts),
+        *_of_consent(facts),
+        *_of_outputs(facts),
+    ]
+    order = {PROBLEM: 0, WARNING: 1, FACT: 2}
+    rows.sort(key=lambda row: order[row[str(LEVEL)]])
+    return QUALITY.check(pl.DataFrame(rows, schema=QUALITY.schema))
+
+
+def _facts(store: Store, horizon_days: int, cutoff: datetime | None) -> Facts:
+    end = cutoff or store.observation_end
+    events = history(store.scan(), end)
+    day = pl.col(EVENT_TIME).dt.convert_time_zone(store.local_zone).dt.date()
+    is_order = pl.col(EVENT_TYPE) == ORDER
+    customers = (
+        events.group_by(CUSTOMER)
+        .agg(
+            pl.len().alias("events"),
+            is_order.sum().alias("orders"),
+            pl.col(EVENT_TIME).filter(is_order).min().alias("first"),
+            day.filter(is_order).min().alias("first_day"),
+            day.filter(is_order).max().alias("last_day"),
+        )
+        .collect(engine="streaming")
+        .sort(CUSTOMER)
+    )
+    buyers = customers.filter(pl.col("orders") > 0)
+    first: Any = buyers["first"].min()
+    return Facts(
+        store=store,
+        events=events,
+        end=end,
+        horizon_days=horizon_days,
+        customers=customers,
+        orders=int(customers["orders"].sum()),
+        buyers=buyers.height,
+        repeaters=buyers.filter(pl.col("last_day") > pl.col("first_day")).height,
+        span_days=0.0 if first is None else (end - first).total_seconds() / 86_400,
+    )
+
+
+def _of_customers(facts: Facts) -> Iterator[Row]:
+    count, events = facts.customers.height, int(facts.customers["events"].sum())
+    kinds = ", ".join(f"{name} {number:,}" for name, number in facts.store.manifest.event_types.items())
+    yield finding(FACT, "rows", f"{count:,} customers with {events:,} events ({kinds}).")
+    if events <= 1:
+        cure = "Check data.path and data.columns.*, or export more history."
+        yield finding(PROBLEM, "rows", f"there are {events} events in all: nothing can be learnt.", cure)
+    if count == 1:
+        cure = "Check data.columns.customer_id: it may name the shop, not the shopper."
+        yield finding(PROBLEM, "identity", "there is one customer only: nothing can be compared.", cure)
+    if facts.orders == 0:
+        cure = "Set data.columns.event_type or data.event_type=order."
+        yield finding(PROBLEM, "rows", "there is not one order up to the cutoff.", cure)
+    elif facts.repeaters == 0:
+        text = f"none of the {facts.buyers:,} buyers came back on another day: no rhythm can be learnt."
+        yield finding(PROBLEM, "repeat", text, "Export a longer history, or check the customer ids.")
+    else:
+        share = facts.repeaters / facts.buyers
+        level = WARNING if share < 0.05 else FACT
+        text = f"{facts.repeaters:,} of {facts.buyers:,} buyers ({share:.1%}) ordered on more than one day."
+        yield finding(
+            level, "repeat", text, "Check that returning customers keep their id." if share < 0.05 else None
+        )
+    yield from _of_huge_customer(facts, events)
+
+
+def _of_huge_customer(facts: Facts, events: int) -> Iterator[Row]:
+    if facts.customers.is_empty():
+        return
+    top = facts.customers.sort("events", CUSTOMER, descending=[True, False]).row(0, named=True)
+    if top["events"] < _HUGE_EVENTS or (facts.customers.height > 1 and top["events"] < 0.05 * events):
+        return
+    name = (
+        facts.events.filter(pl.col(CUSTOMER) == top[CUSTOMER])
+        .select(pl.col(CUSTOMER_ID).first())
+        .collect()
+        .item()
+    )
+    text = f"customer '{name}' alone has {top['events']:,} of {events:,} events."
+    yield finding(
+        WARNING, "identity", text, "A till, a test account or a reseller? Leave it out of the export if so."
+    )
+
+
+def _of_span(facts: Facts, cutoff: datetime | None) -> Iterator[Row]:
+    if facts.orders == 0:
+        return
+    span, horizon = facts.span_days, facts.horizon_days
+    text = f"orders span {span:,.0f} days up to the cutoff; the horizon is {horizon:,} days"
+    if span < horizon - 1:
+        cure = f"Ask for horizon_days={max(int(span), 1)} or less, or export a longer history."
+        yield finding(WARNING, "span", f"{text}: forecasts reach further than the history behind them.", cure)
+    else:
+        yield finding(FACT, "span", f"{text} ({span / horizon:.1f} times over).")
+    cycles = span / 365.25
+    if cycles < 2:
+        text = f"the history holds {cycles:.1f} yearly cycles: a season cannot be told from a trend."
+        yield finding(WARNING if cycles < 1 else FACT, "season", text, "Export at least two years.")
+    yield from _of_ends(facts)
+    if cutoff is not None:
+        seen = is_observed(facts.store.observation_end, cutoff, horizon)
+        what = "the whole horizon after the cutoff is observed: forecasts are checked against what came true"
+        text = what if seen else "the data end before cutoff + horizon: forecasts cannot be checked yet"
+        yield finding(FACT, "span", f"{text}.")
+
+
+def _of_ends(facts: Facts) -> Iterator[Row]:
+    """Whether the history seems cut off at its start, or falls silent before its end."""
+    buyers = facts.customers.filter(pl.col("orders") > 0)
+    age = (pl.lit(facts.end) - pl.col("first")).dt.total_microseconds() / _DAY_US
+    early = buyers.filter(age > facts.span_days * 11 / 12).height / facts.buyers
+    if early > 0.25 and facts.buyers > 1 and facts.span_days > 1:
+        text = (
+            f"{early:.0%} of all first orders fall into the first {facts.span_days / 12:.0f} days: a cohort, or "
+            "earlier orders are cut off and customers look younger than they are."
+        )
+        yield finding(WARNING, "span", text, "Export from the beginning, or take the first months with care.")
+    last = facts.events.select(pl.col(EVENT_TIME).max()).collect(engine="streaming").item()
+    silent = (facts.end - last).total_seconds() / 86_400
+    if silent > max(3.0, 0.02 * facts.span_days):
+        text = f"the last event lies {silent:,.0f} days before the end of history: is the export complete?"
+        yield finding(WARNING, "span", text, "Check the last day of the export and data.observation_end.")
+
+
+def _of_money(facts: Facts) -> Iterator[Row]:
+    """Outliers by robust z (median and MAD, normal-consistent) on log amount; flagged, never dropped."""
+    if AMOUNT not in facts.store.manifest.columns or facts.orders == 0:
+        return
+    paid = facts.events.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(AMOUNT) > 0)
+    bins = (
+        paid.group_by((pl.col(AMOUNT).log() * _BINS_PER_E).round().cast(pl.Int64).alias("bin"))
+        .agg(pl.len().alias("n"), pl.col(AMOUNT).max().alias("largest"))
+        .collect(engine="streaming")
+    )
+    if bins.is_empty():
+        yield finding(WARNING, "money", "no order has an amount above zero.", "Check data.columns.amount.")
+        return
+    middle = _weighted_median(bins, "bin")
+    spread = 1.4826 * _weighted_median(bins.with_columns((pl.col("bin") - middle).abs().alias("off")), "off")
+    typical = math.exp(middle / _BINS_PER_E)
+    yield finding(FACT, "money", f"half of all orders are below {typical:,.2f}.")
+    if spread == 0:
+        return
+    z = (pl.col("bin") - middle) / spread
+    far = bins.filter(z.abs() > _OUTLIER_Z)
+    if far.height:
+        count, largest = int(far["n"].sum()), float(bins.select(pl.col("largest").max()).item())
+        text = (
+            f"{count:,} orders ({count / facts.orders:.2%}) are further than {_OUTLIER_Z:g} robust deviations from the "
+            f"typical {typical:,.2f}; the largest is {largest:,.2f}. They are kept."
+        )
+        yield finding(
+            WARNING, "money", text, "Check the largest orders: wholesale, a slip, or later cancelled?"
+        )
+
+
+def _weighted_median(bins: pl.DataFrame, value: str) -> float:
+    ordered = bins.sort(value)
+    reached = ordered["n"].cum_sum() * 2 >= ordered["n"].sum()
+    return float(ordered.filter(reached)[value][0])
+
+
+def _of_refunds(facts: Facts) -> Iterator[Row]:
+    refunds = facts.events.filter(pl.col(EVENT_TYPE) == REFUND)
+    count = refunds.select(pl.len()).collect(engine="streaming").item()
+    if count == 0:
+        if AMOUNT in facts.store.manifest.columns:
+            yield finding(
+                FACT, "refunds", "there are no refunds: value is gross where your shop takes returns."
+            )
+        return
+    if ORDER_ID not in facts.store.manifest.columns:
+        yield finding(FACT, "refunds", f"{count:,} refunds without order id: their delay is unknown.")
+        return
+    keys = [CUSTOMER, ORDER_ID]
+    sold = facts.events.filter(pl.col(EVENT_TYPE) == ORDER).select(*keys, pl.col(EVENT_TIME).alias("sold"))
+    pairs = refunds.drop_nulls(ORDER_ID).join(sold, on=keys, how="inner")
+    delay = (pl.col(EVENT_TIME) - pl.col("sold")).dt.total_microseconds() / _DAY_US
+    linked, late = (
+        pairs.select(pl.len(), delay.quantile(0.9).alias("late")).collect(engine="streaming").row(0)
+    )
+    text = f"{count:,} refunds, {linked:,} of them tied to their order"
+    if linked < max(10, count / 2):
+        cure = "Give refunds the order_id of their order."
+        yield finding(FACT, "refunds", f"{text}: too few to tell how late they come.", cure)
+        return
+    text = f"{text}; nine in ten come within {late:,.1f} days: the value of the last {late:,.0f} days may still fall."
+    yield finding(FACT, "refunds", text)
+
+
+def _of_consent(facts: Facts) -> Iterator[Row]:
+    kinds = facts.store.manifest.event_types
+    if not any(kind.startswith("consent_") for kind in kinds):
+        yield finding(FACT, "consent", "there are no consent events: who may be contacted is unknown.")
+        return
+    told = facts.events.filter(pl.col(EVENT_TYPE).str.starts_with("consent_"))
+    count = told.select(pl.col(CUSTOMER).n_unique()).collect(engine="streaming").item()
+    share = count / max(facts.customers.height, 1)
+    level = WARNING if share < 0.5 else FACT
+    yield finding(
+        level, "consent", f"{count:,} customers ({share:.0%}) have said yes or no to being contacted."
+    )
+
+
+def _of_outputs(facts: Facts) -> Iterator[Row]:
+    """For each output: supported, weak (and why), or not supported (and why)."""
+    lacks: list[str] = []
+    weak: list[str] = []
+    if facts.repeaters == 0:
+        lacks.append("nobody came back")
+    elif facts.repeaters < _FEW_REPEATERS:
+        weak.append(f"only {facts.repeaters:,} customers came back")
+    if 0 < facts.buyers < _FEW_CUSTOMERS:
+        weak.append(f"only {facts.buyers:,} buyers")
+    if facts.span_days < facts.horizon_days - 1:
+        weak.append("the history is shorter than the horizon")
+    has_money = AMOUNT in facts.store.manifest.columns
+    for output in ("churn", "orders"):
+        yield _verdict(output, lacks, weak)
+    yield _verdict("clv", lacks if has_money else [*lacks, "there are no amounts"], weak)
+    small = facts.buyers < _FEW_FOR_SEGMENTS
+    yield _verdict("segments", [f"{facts.buyers:,} buyers are too few"] if small else [], [])
+
+
+def _verdict(output: str, lacks: list[str], weak: list[str]) -> Row:
+    if lacks:
+        text = f"{output}: not supported, since {' and '.join(lacks)}."
+        return finding(PROBLEM, output, text, "See the other lines.")
+    if weak:
+        return finding(
+            WARNING, output, f"{output}: weak, since {' and '.join(weak)}.", "See the other lines."
+        )
+    return finding(FACT, output, f"{output}: supported by these data.")

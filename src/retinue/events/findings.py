@@ -1,0 +1,139 @@
+"""What preparation itself noticed, as findings for the quality report: sentences with numbers, and the cure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from retinue.config import DataOptions
+from retinue.events.orders import Grouped, Grouping
+from retinue.events.tally import Tally
+from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC
+
+PROBLEM, WARNING, FACT = "problem", "warning", "fact"
+
+
+@dataclass
+class Stored:
+    """Counts of pass 2, over all shards."""
+
+    rows: int = 0
+    events: int = 0
+    customers: int = 0
+    duplicates: int = 0
+    full_cancellations: int = 0
+    zero_orders: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+
+    def add(self, grouped: Grouped) -> None:
+        """Adds one shard."""
+        events = grouped.events
+        self.rows += grouped.rows
+        self.events += events.height
+        self.customers += events[CUSTOMER].n_unique()
+        self.duplicates += grouped.duplicates
+        self.full_cancellations += grouped.full_cancellations
+        for kind, count in events.group_by(EVENT_TYPE).len().iter_rows():
+            self.types[kind] += count
+        if AMOUNT in events.columns:
+            self.zero_orders += events.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(AMOUNT) == 0).height
+
+
+def finding(level: str, topic: str, text: str, cure: str | None = None) -> dict[str, Any]:
+    """One row of the quality table."""
+    return {str(LEVEL): level, str(TOPIC): topic, str(FINDING): text, str(CURE): cure}
+
+
+def findings(options: DataOptions, tally: Tally, stored: Stored, grouping: Grouping) -> list[dict[str, Any]]:
+    """Everything worth telling that only the raw rows show, in a fixed order."""
+    return [
+        *_of_rows(tally, stored, grouping),
+        *_of_times(options, tally),
+        *_of_identity(tally),
+        *_of_money(tally, stored, grouping),
+    ]
+
+
+def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[str, Any]]:
+    kept = tally.rows_in - tally.quarantined - stored.duplicates
+    yield finding(
+        FACT, "rows",
+        f"{tally.rows_in:,} rows in = {kept:,} stored + {tally.quarantined:,} quarantined + {stored.duplicates:,} "
+        f"merged as exact duplicates; the stored rows make {stored.events:,} events.",
+    )  # fmt: skip
+    for reason, count in sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0])):
+        share = count / tally.rows_in
+        level = WARNING if share >= 0.01 else FACT
+        text = f"{count:,} rows ({share:.1%}) are quarantined: {reason}."
+        yield finding(level, "rows", text, "Look at quarantine.parquet: it keeps file, row and values.")
+    examples = [("times", tally.bad_times), ("numbers", tally.bad_numbers), ("values", tally.impossible)]
+    for what, bad in examples:
+        for column, example in sorted(bad.items()):
+            text = f"column '{column}' has {example.count:,} unusable {what} ({example})."
+            yield finding(WARNING, "rows", text, "Fix the export, or name the text in data.null_values.")
+    if grouping.merge_duplicates is False:
+        text = "rows equal in every column are kept as separate rows (data.merge_duplicates=false)."
+        yield finding(FACT, "rows", text)
+    elif (
+        grouping.merge_duplicates is None and not grouping.orders_have_clock and not tally.filled["order_id"]
+    ):
+        text = "orders carry neither a clock nor an order id, so rows equal in every column are kept as two purchases."
+        yield finding(FACT, "rows", text, "Set data.merge_duplicates=true if your export repeats rows.")
+
+
+def _of_times(options: DataOptions, tally: Tally) -> Iterator[dict[str, Any]]:
+    for column, example in sorted(tally.naive.items()):
+        if options.time_zone is None and example.count:
+            text = f"column '{column}' has {example.count:,} times without a zone ({example}); they are read as UTC."
+            yield finding(
+                WARNING, "time", text, "Set data.time_zone=Europe/London, or the zone of your shop."
+            )
+    if tally.shifted.count:
+        text = f"{tally.shifted.count:,} times fall into the hour that clocks skip in spring ({tally.shifted}); moved."
+        yield finding(FACT, "time", text, "Export times with an offset.")
+    if options.observation_end is None:
+        text = "the end of observation is taken to be the end of the day of the last event."
+        yield finding(FACT, "time", text, "Set data.observation_end=<last day the export covers>.")
+
+
+def _of_identity(tally: Tally) -> Iterator[dict[str, Any]]:
+    if tally.number_ids and tally.text_ids.count:
+        text = f"customer ids are mixed: {tally.number_ids:,} are whole numbers, {tally.text_ids.count:,} are texts"
+        example = f" ({tally.text_ids})" if tally.text_ids.value else ""
+        yield finding(
+            WARNING, "identity", f"{text}{example}.", "Check that one person does not go by two ids."
+        )
+    if tally.trimmed_ids.count:
+        example = f" ({tally.trimmed_ids})" if tally.trimmed_ids.value else ""
+        text = f"{tally.trimmed_ids.count:,} customer ids end in '.0' and are read without it{example}."
+        yield finding(FACT, "identity", text, "Export ids as whole numbers or text.")
+
+
+def _of_money(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[str, Any]]:
+    if AMOUNT not in grouping.columns:
+        text = "no column holds amounts: orders and churn can be forecast, spend and clv cannot."
+        yield finding(WARNING, "money", text, "Set data.columns.amount=<name>.")
+    if tally.negative_orders.count:
+        below = tally.negative_orders
+        text = f"{below.count:,} order rows have a negative amount ({below}); stored as refunds."
+        yield finding(FACT, "money", text)
+    if stored.zero_orders:
+        share = stored.zero_orders / max(stored.types[ORDER], 1)
+        text = f"{stored.zero_orders:,} orders ({share:.1%}) have an amount of exactly zero; kept as orders."
+        yield finding(FACT, "money", text, "Leave them out of the export if they are not purchases.")
+    if AMOUNT in grouping.columns and tally.empty_amounts:
+        text = f"{tally.empty_amounts:,} order rows have no amount; they count as orders without money."
+        yield finding(WARNING, "money", text, "Fill the amounts in the export.")
+    if tally.negative_discounts:
+        text = f"{tally.negative_discounts:,} discounts are negative and are read as their size."
+        yield finding(FACT, "money", text)
+    if stored.full_cancellations:
+        text = (
+            f"{stored.full_cancellations:,} of {stored.types[REFUND]:,} refunds undo a whole order of the customer "
+            "within a day; both are kept and the refund carries the order's id."
+        )
+        yield finding(FACT, "refunds", text)

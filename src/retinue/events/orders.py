@@ -1,0 +1,171 @@
+"""Cleaned rows of some customers to events: exact duplicates merged, lines summed to orders, refunds tied to orders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from retinue.events.cleaning import SAME_A, SAME_B
+from retinue.schema import (
+    AMOUNT,
+    BASE,
+    CATEGORIES,
+    CATEGORY,
+    COST,
+    CUSTOMER,
+    CUSTOMER_ID,
+    DISCOUNT,
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVENTS,
+    KNOWN_TIME,
+    LABELS,
+    LINES,
+    ORDER,
+    ORDER_ID,
+    PRODUCT,
+    QUANTITY,
+    RATING,
+    REFUND,
+    SENTIMENT,
+    SEVERITY,
+)
+
+_BUCKET, _CENTS = "__bucket__", "__cents__"
+_SUMS = (AMOUNT, DISCOUNT, COST, QUANTITY)
+_MEANS = (SEVERITY, SENTIMENT, RATING)
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How rows become events; the same for every shard."""
+
+    columns: tuple[str, ...]
+    merge_duplicates: bool | None
+    clock_types: tuple[str, ...]
+    orders_have_clock: bool
+    local_zone: str
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Events of one shard with what was done to its rows."""
+
+    events: pl.DataFrame
+    rows: int
+    duplicates: int
+    full_cancellations: int
+
+
+def event_columns(filled: set[str]) -> tuple[str, ...]:
+    """Columns of the store, in the order of the contract, from those that hold at least one value."""
+    made = set(filled) | {str(column) for column in EVENTS.columns}
+    if filled & {str(ORDER_ID), str(PRODUCT), str(CATEGORY)}:
+        made.add(LINES)
+    if CATEGORY in filled:
+        made.add(CATEGORIES)
+    return tuple(str(column) for column in (*EVENTS.columns, *EVENTS.optional) if column in made)
+
+
+def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
+    """Events sorted by (customer, event_time, event_type, order_id, raw content), whatever the order of the rows."""
+    kept = _without_duplicates(rows, grouping)
+    is_money = pl.col(EVENT_TYPE).is_in([ORDER, REFUND])
+    others = kept.filter(~is_money)
+    orders, cancellations = _tied(_orders(kept.filter(is_money), grouping))
+    events = pl.concat([orders, others], how="diagonal")
+    missing = [
+        pl.lit(None, dtype=column.dtype).alias(column)
+        for column in (*EVENTS.columns, *EVENTS.optional)
+        if column in grouping.columns and column not in events.columns
+    ]
+    ordered = [key for key in (ORDER_ID, SAME_A, SAME_B) if key in events.columns]
+    events = events.with_columns(missing).sort(CUSTOMER, EVENT_TIME, EVENT_TYPE, *ordered)
+    return Grouped(events.select(grouping.columns), kept.height, rows.height - kept.height, cancellations)
+
+
+def _without_duplicates(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
+    """Rows equal in every input column merged; without order id and clock they may be two purchases of one day."""
+    if grouping.merge_duplicates is False:
+        return rows
+    mergeable = pl.lit(True)
+    if grouping.merge_duplicates is None:
+        mergeable = pl.col(EVENT_TYPE).is_in(grouping.clock_types)
+        if ORDER_ID in rows.columns:
+            mergeable |= pl.col(ORDER_ID).is_not_null()
+    repeats = rows.select(SAME_A, SAME_B, EVENT_TYPE, BASE, CUSTOMER).is_duplicated()
+    if not repeats.any():
+        return rows
+    twice = rows.filter(repeats)
+    once = twice.filter(mergeable).unique([SAME_A, SAME_B, EVENT_TYPE, BASE, CUSTOMER])
+    return pl.concat([rows.filter(~repeats), once, twice.filter(~mergeable)])
+
+
+def _orders(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
+    """One row per order, and per refund: by order id, else by customer and day, or second where times carry a clock."""
+    time = pl.col(EVENT_TIME)
+    day = time.dt.convert_time_zone(grouping.local_zone).dt.date().cast(pl.Int64)
+    bucket = time.dt.epoch("us") // 1_000_000 if grouping.orders_have_clock else day
+    keys: list[str] = [CUSTOMER, EVENT_TYPE, _BUCKET]
+    if ORDER_ID in rows.columns:
+        # an order is its id; refunds of one order on different days stay apart
+        by_id = pl.when(pl.col(EVENT_TYPE) == REFUND).then(day)
+        bucket = pl.when(pl.col(ORDER_ID).is_null()).then(bucket).otherwise(by_id)
+        keys.append(ORDER_ID)
+    has = set(rows.columns)
+    weight = [pl.col(AMOUNT).abs()] if AMOUNT in has else []
+    names: list[str] = [c for c in LABELS if c in has]
+    rows = rows.with_columns(bucket.alias(_BUCKET))
+    rows = rows.sort(
+        *keys, *weight, *names, SAME_A, SAME_B,
+        descending=[False] * len(keys) + [True] * len(weight) + [False] * (len(names) + 2), nulls_last=True,
+    )  # fmt: skip
+    every = [pl.col(BASE, CUSTOMER_ID).first(), time.min(), pl.col(KNOWN_TIME).max()]
+    every += [pl.when(pl.col(c).count() > 0).then(pl.col(c).sum()).alias(c) for c in _SUMS if c in has]
+    every += [pl.col(c).mean() for c in _MEANS if c in has]
+    every += [pl.col(c).first() for c in names]
+    if LINES in grouping.columns:
+        every.append(pl.len().cast(pl.Int32).alias(LINES))
+    if CATEGORY in has:
+        every.append(pl.col(CATEGORY).drop_nulls().n_unique().cast(pl.Int32).alias(CATEGORIES))
+    return rows.group_by(keys, maintain_order=True).agg(every).drop(_BUCKET)
+
+
+def _tied(orders: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Refunds that undo a whole earlier order of the customer within a day take its order id; both are kept.
+
+    Each order is cancelled at most once, by the first refund of its exact amount; other refunds keep their own number.
+    """
+    if ORDER_ID not in orders.columns or AMOUNT not in orders.columns:
+        return orders, 0
+    is_refund = pl.col(EVENT_TYPE) == REFUND
+    refunds = orders.filter(is_refund)
+    if refunds.is_empty():
+        return orders, 0
+    sold = orders.filter(~is_refund)
+    loose = refunds.join(sold.filter(pl.col(ORDER_ID).is_not_null()), on=[CUSTOMER, ORDER_ID], how="anti")
+    if loose.is_empty():
+        return orders, 0
+    cents = (pl.col(AMOUNT).abs() * 10_000).round().cast(pl.Int64).alias(_CENTS)
+    keyed = loose.with_columns(cents).sort(EVENT_TIME, ORDER_ID, CUSTOMER, _CENTS)
+    target = sold.filter(pl.col(ORDER_ID).is_not_null()).select(
+        CUSTOMER, cents, EVENT_TIME, pl.col(ORDER_ID).alias("__order__"), pl.col(EVENT_TIME).alias("__sold__")
+    )
+    matched = keyed.join_asof(
+        target.sort(EVENT_TIME, "__order__"), on=EVENT_TIME, by=[CUSTOMER, _CENTS], strategy="backward", tolerance="1d",
+        check_sortedness=False,
+    )  # fmt: skip
+    matched = matched.select(CUSTOMER, pl.col(ORDER_ID), EVENT_TIME, "__order__").drop_nulls("__order__")
+    matched = matched.unique([CUSTOMER, "__order__"], keep="first", maintain_order=True)
+    matched = matched.with_columns(pl.lit(REFUND).alias(EVENT_TYPE))
+    tied = orders.join(
+        matched,
+        on=[CUSTOMER, EVENT_TYPE, ORDER_ID, EVENT_TIME],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    tied = tied.with_columns(pl.coalesce("__order__", ORDER_ID).alias(ORDER_ID)).drop("__order__")
+    return tied, matched.height

@@ -1,0 +1,309 @@
+"""From raw tables to the event store in two passes that never hold more than one batch or one shard in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from retinue.config import DataOptions
+from retinue.events.cleaning import SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
+from retinue.events.clock import DAY_FIRST, Clock, zone_checked
+from retinue.events.findings import Stored, findings
+from retinue.events.fingerprints import fingerprint, secret_of
+from retinue.events.orders import Grouping, event_columns, to_events
+from retinue.events.reading import unreadable
+from retinue.events.sources import Input, inputs_of, protected_of
+from retinue.events.store import Manifest, Store, write_table
+from retinue.events.tally import Tally
+from retinue.events.timeline import instant
+from retinue.schema import (
+    BASE,
+    CUSTOMER,
+    CUSTOMER_ID,
+    EVENT_TIME,
+    EVENTS,
+    ORDER,
+    QUARANTINE,
+    REFUND,
+    InputError,
+)
+
+__all__ = ["fingerprint", "prepare", "zones"]
+
+Report = Callable[[str, float], None]
+
+ROWS_PER_SHARD = 2_000_000
+MAX_SHARDS = 4096
+_PARTS = "parts"
+
+
+def prepare(options: DataOptions, folder: Path, shards: int = 0, report: Report | None = None) -> Store:
+    """Reads, cleans, identifies and stores events; the folder appears whole or not at all.
+
+    Args:
+        options: where events come from and how to read them.
+        folder: the store to write; an older one there is replaced.
+        shards: number of shards; 0 = about one per 2 million rows.
+        report: called with a sentence and the share of the work that is done (0 to 1).
+
+    Raises:
+        InputError: a file, column or value breaks a rule; the message names field, row and cure.
+    """
+    say = report or (lambda text, share: None)
+    mark = fingerprint(options, shards)
+    unfinished = _fresh(folder)
+    try:
+        manifest = _build(options, unfinished, shards, mark, say)
+        Store(unfinished, manifest).write_manifest()
+        _put_in_place(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Store(folder, manifest)
+
+
+def _beside(folder: Path, end: str) -> Path:
+    return folder.with_name(f".{folder.name}.{end}")
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty temporary sibling; what a killed run left there is removed."""
+    for leftover in (_beside(folder, "unfinished"), _beside(folder, "replaced")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished = _beside(folder, "unfinished")
+    (unfinished / _PARTS).mkdir(parents=True)
+    return unfinished
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> None:
+    replaced = _beside(folder, "replaced")
+    if folder.exists():
+        os.replace(folder, replaced)
+    os.replace(unfinished, folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _build(options: DataOptions, folder: Path, shards: int, mark: str, say: Report) -> Manifest:
+    inputs = inputs_of(options)
+    estimate = sum(source.table.rows for source in inputs)
+    count = shards or max(1, min(MAX_SHARDS, -(-estimate // ROWS_PER_SHARD)))
+    if not 1 <= count <= MAX_SHARDS:
+        raise InputError(f"shards={shards}: must be 0 (found from the rows) to {MAX_SHARDS}.")
+    rules = _rules(options, inputs)
+    tally = Tally()
+    _first_pass(inputs, rules, tally, folder / _PARTS, count, max(estimate, 1), say)
+    tally.check(options.max_bad_share, [source.table.label for source in inputs], options.null_values)
+    grouping = _grouping(options, tally)
+    stored = _second_pass(folder, count, grouping, say)
+    kept = tally.rows_in - tally.quarantined - stored.duplicates
+    assert kept == stored.rows, (
+        f"row balance: {tally.rows_in} in, {stored.rows} kept, {tally.quarantined} quarantined, "
+        f"{stored.duplicates} merged"
+    )
+    _write_quarantine(folder)
+    _write_protected(options, rules, folder)
+    shutil.rmtree(folder / _PARTS)
+    say("events stored", 1.0)
+    return _manifest(options, tally, stored, grouping, count, mark)
+
+
+def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
+    zone, local_zone = zones(options)
+    if options.observation_end is not None:
+        latest = instant(options.observation_end, local_zone, "data.observation_end")
+        why = "after data.observation_end"
+    else:
+        latest, why = datetime.now(UTC), "in the future"
+    clocks: dict[str, Clock] = {}
+    for source in inputs:
+        group = [other for other in inputs if other.group == source.group]
+        clocks.setdefault(source.group, Clock(zone, local_zone, options.time_format, _DayFirst(group)))
+    return Rules(
+        options.base, options.event_type, tuple(options.null_values), latest, why, clocks, secret_of(options)
+    )
+
+
+def zones(options: DataOptions) -> tuple[str, str]:
+    """Zone of naive times, and zone of the shoppers."""
+    zone = zone_checked(options.time_zone or "UTC", "data.time_zone")
+    return zone, zone_checked(options.local_zone or zone, "data.local_zone")
+
+
+class _DayFirst:
+    """Asks the whole time column once whether the day comes first, so that no row order changes the answer."""
+
+    def __init__(self, group: list[Input]) -> None:
+        self.group = group
+        self.answer: bool | None = None
+
+    def __call__(self) -> bool:
+        if self.answer is None:
+            self.answer = self._ask()
+        return self.answer
+
+    def _ask(self) -> bool:
+        first = second = 0
+        sample, name, label = "", "", ""
+        for source in self.group:
+            text = source.expressions[EVENT_TIME].cast(pl.String)
+            parts = [text.str.extract(DAY_FIRST, n).cast(pl.Int16).max() for n in (1, 2)]
+            some = text.filter(text.str.contains(DAY_FIRST)).first()
+            try:
+                query = source.table.frame.select(
+                    parts[0].alias("a"), parts[1].alias("b"), some.alias("some")
+                )
+                a, b, seen = query.collect(engine="streaming").row(0)
+            except pl.exceptions.PolarsError as error:
+                raise unreadable(source.table.label, error) from error
+            first, second = max(first, a or 0), max(second, b or 0)
+            sample, name, label = sample or seen or "", source.names[EVENT_TIME], source.table.label
+        if (first > 12) == (second > 12):
+            raise InputError(
+                f"{label}: column '{name}' has times such as '{sample}', and whether day or month comes first "
+                "cannot be told. Set data.time_format='%d/%m/%Y' or '%m/%d/%Y' (with ' %H:%M' where there is a clock)."
+            )
+        return first > 12
+
+
+def _first_pass(
+    inputs: list[Input], rules: Rules, tally: Tally, parts: Path, shards: int, estimate: int, say: Report
+) -> None:
+    """Streams every input once: usable rows to parts by shard, the rest to the quarantine."""
+    number = 0
+    for source in inputs:
+        for raw in source.table.batches():
+            rows, bad = clean(raw, source, rules, tally)
+            number += 1
+            if bad.height:
+                bad.write_parquet(parts / f"quarantine-{number:06d}.parquet", compression="lz4")
+            _write_parts(rows, parts, shards, number)
+            say(
+                f"reading {source.table.label}: {tally.rows_in:,} rows",
+                0.6 * min(tally.rows_in / estimate, 1.0),
+            )
+
+
+def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, number: int) -> None:
+    rows = rows.with_columns((pl.col(CUSTOMER) % shards).alias("__shard__"))
+    for (shard,), part in rows.partition_by("__shard__", as_dict=True, include_key=False).items():
+        target = parts / f"{shard:05d}"
+        target.mkdir(exist_ok=True)
+        part.write_parquet(target / f"{number:06d}.parquet", compression="lz4", statistics=False)
+
+
+def _grouping(options: DataOptions, tally: Tally) -> Grouping:
+    clocked = tally.has_clock((ORDER, REFUND))
+    filled = {column for column, count in tally.filled.items() if count}
+    clock_types = set(tally.clock_types) | ({ORDER, REFUND} if clocked else set())
+    return Grouping(
+        event_columns(filled),
+        options.merge_duplicates,
+        tuple(sorted(clock_types)),
+        clocked,
+        zones(options)[1],
+    )
+
+
+def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report) -> Stored:
+    """Each shard on its own: duplicates, orders, sorting, one Parquet file."""
+    total = Stored()
+    for shard in range(shards):
+        source = folder / _PARTS / f"{shard:05d}"
+        rows = _shard_rows(source, grouping)
+        _check_codes(rows)
+        grouped = to_events(rows, grouping)
+        del rows
+        EVENTS.check(grouped.events)
+        grouped.events.write_parquet(folder / f"shard-{shard:05d}.parquet", compression="zstd")
+        shutil.rmtree(source, ignore_errors=True)
+        total.add(grouped)
+        say(f"storing shard {shard + 1} of {shards}", 0.6 + 0.4 * (shard + 1) / shards)
+    return total
+
+
+def _shard_rows(source: Path, grouping: Grouping) -> pl.DataFrame:
+    kept = [column for column in (*EVENTS.columns, *EVENTS.optional) if column in grouping.columns]
+    wanted = {str(c): c.dtype for c in kept if c not in ("lines", "categories")} | {
+        SAME_A: pl.UInt64(),
+        SAME_B: pl.UInt64(),
+    }
+    parts = []
+    for path in sorted(source.glob("*.parquet")):
+        part = pl.read_parquet(path)
+        parts.append(part.select(name for name in wanted if name in part.columns))
+    empty = pl.DataFrame(schema=wanted)
+    return pl.concat([empty, *parts], how="diagonal", rechunk=False)
+
+
+def _check_codes(rows: pl.DataFrame) -> None:
+    """Raises where two customers share a code; at 63 bits this is expected once in 10^11 bases of 10 k customers."""
+    pairs = rows.select(CUSTOMER, BASE, CUSTOMER_ID).unique()
+    if pairs.height == pairs[CUSTOMER].n_unique():
+        return
+    both = (
+        pairs.filter(pairs[CUSTOMER].is_duplicated())
+        .sort(CUSTOMER, CUSTOMER_ID)[CUSTOMER_ID]
+        .head(2)
+        .to_list()
+    )
+    raise InputError(
+        f"events: customers '{both[0]}' and '{both[1]}' get the same 63-bit code. Set data.base to another name, "
+        "which changes all codes."
+    )
+
+
+def _write_quarantine(folder: Path) -> None:
+    paths = sorted((folder / _PARTS).glob("quarantine-*.parquet"))
+    table = pl.scan_parquet(paths) if paths else pl.LazyFrame(schema=QUARANTINE.schema)
+    write_table(table, folder / "quarantine.parquet")
+
+
+def _write_protected(options: DataOptions, rules: Rules, folder: Path) -> None:
+    table = protected_of(options)
+    if table is None:
+        return
+    if rules.secret is not None:
+        table = table.with_columns(pseudonyms(table[CUSTOMER_ID], rules.secret).alias(CUSTOMER_ID)).sort(
+            CUSTOMER_ID
+        )
+    keyed = table.with_columns(pl.lit(rules.base).alias(BASE))
+    write_table(table.insert_column(1, customer_code(keyed)), folder / "protected.parquet")
+
+
+def _manifest(
+    options: DataOptions, tally: Tally, stored: Stored, grouping: Grouping, shards: int, mark: str
+) -> Manifest:
+    zone, local_zone = zones(options)
+    assert tally.first_time is not None
+    assert tally.last_time is not None
+    if options.observation_end is not None:
+        end = instant(options.observation_end, local_zone, "data.observation_end")
+    else:
+        end = instant(str(tally.last_time.astimezone(ZoneInfo(local_zone)).date()), local_zone)
+    names = sorted({name for seen in tally.currencies.values() for name in seen})
+    return Manifest(
+        fingerprint=mark,
+        shards=shards,
+        rows_in=tally.rows_in,
+        rows_kept=stored.rows,
+        rows_quarantined=tally.quarantined,
+        rows_duplicate=stored.duplicates,
+        events=stored.events,
+        customers=stored.customers,
+        columns=list(grouping.columns),
+        event_types=dict(sorted(stored.types.items())),
+        first_event=tally.first_time.isoformat(),
+        last_event=tally.last_time.isoformat(),
+        observation_end=end.isoformat(),
+        observation_end_given=options.observation_end is not None,
+        time_zone=zone,
+        local_zone=local_zone,
+        has_clock=grouping.orders_have_clock,
+        currency=options.currency or (names[0] if len(names) == 1 else ""),
+        notes=findings(options, tally, stored, grouping),
+    )

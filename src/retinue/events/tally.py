@@ -1,0 +1,143 @@
+"""What pass 1 counts while rows stream by: bad values with their first example, forms of times, ranges, kinds."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from retinue.events.clock import NAIVE, OFFSET
+from retinue.schema import InputError
+
+
+@dataclass
+class Example:
+    """How often something was seen, and where first."""
+
+    count: int = 0
+    value: str = ""
+    file: str = ""
+    row: int = 0
+
+    def add(self, values: pl.Series, rows: pl.Series, file: str) -> None:
+        """Counts the values; the first of all is kept as the example."""
+        if len(values) and self.count == 0:
+            value = values[0]
+            self.value, self.file, self.row = ("" if value is None else str(value)), file, int(rows[0])
+        self.count += len(values)
+
+    def __str__(self) -> str:
+        return f"first: '{self.value}', {self.file} row {self.row:,}"
+
+
+@dataclass
+class Tally:
+    """Counts of pass 1, over all inputs."""
+
+    rows_in: int = 0
+    quarantined: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    bad_times: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
+    bad_numbers: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
+    impossible: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
+    rows_of: Counter[str] = field(default_factory=Counter)
+    forms: dict[tuple[str, str], dict[int, Example]] = field(default_factory=dict)
+    naive: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
+    shifted: Example = field(default_factory=Example)
+    filled: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    clock_types: set[str] = field(default_factory=set)
+    currencies: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    number_ids: int = 0
+    text_ids: Example = field(default_factory=Example)
+    trimmed_ids: Example = field(default_factory=Example)
+    negative_orders: Example = field(default_factory=Example)
+    negative_discounts: int = 0
+    empty_amounts: int = 0
+    first_time: datetime | None = None
+    last_time: datetime | None = None
+
+    def span(self, times: pl.Series) -> None:
+        """Widens the range of event times."""
+        low: Any = times.min()
+        high: Any = times.max()
+        if low is not None:
+            self.first_time = low if self.first_time is None else min(self.first_time, low)
+            self.last_time = high if self.last_time is None else max(self.last_time, high)
+
+    def has_clock(self, types: tuple[str, ...]) -> bool:
+        """Whether orders carry a time of day; where there are no orders, whether anything does."""
+        seen = [kind for kind in self.types if kind in types]
+        return bool(self.clock_types & set(seen)) if seen else bool(self.clock_types)
+
+    def check(self, max_bad_share: float, labels: list[str], null_values: list[str]) -> None:
+        """The verdict on what was read.
+
+        Raises:
+            InputError: no rows, mixed times, mixed currencies, too many bad values, or nothing left.
+        """
+        where = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+        if self.rows_in == 0:
+            raise InputError(
+                f"{where}: has a header but no rows. Export it again, or leave it out of data.path."
+            )
+        self._check_forms()
+        self._check_currencies()
+        self._check_shares(max_bad_share, null_values)
+        if self.quarantined == self.rows_in:
+            why = "; ".join(f"{reason}: {count:,}" for reason, count in self.reasons.most_common(3))
+            raise InputError(
+                f"{where}: none of the {self.rows_in:,} rows can be used ({why}). Check data.columns.* and the export."
+            )
+
+    def _check_forms(self) -> None:
+        for (_, column), forms in sorted(self.forms.items()):
+            naive = [example for form, example in sorted(forms.items()) if form <= NAIVE and example.count]
+            offset = forms.get(OFFSET)
+            if naive and offset and offset.count:
+                count = sum(example.count for example in naive)
+                raise InputError(
+                    f"events: column '{column}' mixes {count:,} times without a zone ({naive[-1]}) and "
+                    f"{offset.count:,} with an offset ({offset}). Export all with an offset, or none and set "
+                    "data.time_zone=Europe/London."
+                )
+
+    def _check_currencies(self) -> None:
+        for base, seen in sorted(self.currencies.items()):
+            if len(seen) > 1:
+                counts = ", ".join(f"{name} in {count:,} rows" for name, count in sorted(seen.items()))
+                raise InputError(
+                    f"events: base '{base}' holds more than one currency ({counts}). Convert amounts to one, or give "
+                    "each its own base with data.columns.base."
+                )
+
+    def _check_shares(self, share: float, null_values: list[str]) -> None:
+        for column, example in self.bad_times.items():
+            if example.count > share * self.rows_of[column]:
+                raise InputError(
+                    f"events: column '{column}' has {example.count:,} missing or unreadable times ({example}). "
+                    "Set data.time_format='%d.%m.%Y %H:%M' as your file has it, or fix the export."
+                )
+        for column, example in self.bad_numbers.items():
+            if example.count > share * self.rows_of[column]:
+                raise InputError(
+                    f"events: column '{column}' has {example.count:,} non-numeric values ({example}). "
+                    f"Set data.null_values=['{example.value}'] or fix the export."
+                )
+        for column, example in self.impossible.items():
+            if example.count > share * self.rows_of[column]:
+                raise InputError(
+                    f"events: column '{column}' has {example.count:,} impossible values ({example}). Fix the export, "
+                    "or leave the column out by renaming it."
+                )
+
+
+def examples_where(
+    table: pl.DataFrame, mask: pl.Series, values: pl.Series, example: Example, file: str, row: str
+) -> None:
+    """Adds the values under the mask to an example."""
+    if mask.any():
+        example.add(values.filter(mask), table[row].filter(mask), file)
