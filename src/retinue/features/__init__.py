@@ -1,1 +1,16 @@
-"""stub"""
+"""How every customer looked at a cutoff: pure queries from events to features."""
+
+from retinue.features.catalogue import Family, Feature, LeftOut
+from retinue.features.query import CATALOGUE, available, catalogue_markdown, features_at
+from retinue.features.table import build
+
+__all__ = [
+    "CATALOGUE",
+    "Family",
+    "Feature",
+    "LeftOut",
+    "available",
+    "build",
+    "catalogue_markdown",
+    "features_at",
+]

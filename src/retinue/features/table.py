@@ -1,0 +1,110 @@
+"""The features table of a store: shard by shard in bounded memory, written whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+
+from retinue.events.store import Store, written_whole
+from retinue.features.catalogue import Feature
+from retinue.features.frames import Frames, Whole, whole_of
+from retinue.features.query import available, features_at
+from retinue.schema import CUSTOMER_ID, CUTOFF
+
+ROWS_AT_ONCE = 500_000
+Collect = Callable[[pl.LazyFrame], pl.DataFrame]
+
+
+def build(
+    store: Store,
+    cutoffs: Sequence[datetime],
+    path: Path,
+    report: Callable[[int, int], None] | None = None,
+    features: Sequence[Feature] | None = None,
+    collect: Collect = pl.LazyFrame.collect,
+) -> Path:
+    """Writes the features of every customer at every cutoff, sorted by (customer_id, cutoff).
+
+    Args:
+        store: Prepared events.
+        cutoffs: Last instants of history; doubles are dropped.
+        path: Parquet file to write, whole or not at all.
+        report: Called with (shards done, shards) after each shard.
+        features: Only these; None means all that the store supports.
+        collect: What runs a query; the default is Polars in memory, one shard at a time.
+
+    Returns:
+        `path`.
+    """
+    kept = available(store.manifest)[0] if features is None else tuple(features)
+    parts = path.with_name(f".{path.name}.parts")
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    try:
+        wholes = {moment: _whole(store, moment, collect) for moment in sorted(set(cutoffs))}
+        for shard in range(store.manifest.shards):
+            rows = _of_shard(store, shard, wholes, kept, collect)
+            rows.write_parquet(parts / f"{shard:05d}.parquet", compression="lz4")
+            if report is not None:
+                report(shard + 1, store.manifest.shards)
+        with written_whole(path) as unfinished:
+            _merge(sorted(parts.glob("*.parquet")), parts, unfinished)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+    return path
+
+
+def _of_shard(
+    store: Store, shard: int, wholes: dict[datetime, Whole], kept: Sequence[Feature], collect: Collect
+) -> pl.DataFrame:
+    events = store.scan(shard).collect().lazy()  # read once: the families would each read the file again
+    at_cutoffs = [
+        collect(features_at(events, moment, store.local_zone, features=kept, whole=whole))
+        for moment, whole in wholes.items()
+    ]
+    return pl.concat(at_cutoffs).sort(CUSTOMER_ID, CUTOFF)
+
+
+def _whole(store: Store, cutoff: datetime, collect: Collect) -> Whole:
+    """The sums over the base: one query per shard, then added up."""
+    shards = [
+        whole_of(Frames(store.scan(s), cutoff, store.local_zone)).tables()
+        for s in range(store.manifest.shards)
+    ]
+    part = pl.col("part")
+    stacks = [
+        pl.concat(
+            [table.with_columns(pl.lit(i).alias("part")) for i, table in enumerate(tables)], how="diagonal"
+        )
+        for tables in shards
+    ]
+    rows = pl.concat([collect(stack) for stack in stacks])
+    added = []
+    for i, table in enumerate(shards[0]):
+        key, *sums = table.collect_schema().names()
+        added.append(rows.filter(part == i).group_by(key).agg(pl.col(sums).sum()).sort(key).lazy())
+    return Whole(*added)
+
+
+def _merge(shards: list[Path], folder: Path, path: Path) -> None:
+    """Sorts what may be larger than memory: ranges of customers, each sorted, then written one after another."""
+    ids = pl.concat([pl.read_parquet(shard, columns=[str(CUSTOMER_ID)]) for shard in shards])[
+        CUSTOMER_ID
+    ].sort()
+    starts = [ids[i] for i in range(0, len(ids), ROWS_AT_ONCE)] or [""]
+    edges: list[str | None] = [*sorted(set(starts)), None]
+    rows = pl.scan_parquet(shards)
+    sorted_ranges = []
+    for i, (low, high) in enumerate(pairwise(edges)):
+        inside = pl.col(CUSTOMER_ID) >= low
+        if high is not None:
+            inside &= pl.col(CUSTOMER_ID) < high
+        part = folder / f"range-{i:05d}.parquet"
+        rows.filter(inside).collect().sort(CUSTOMER_ID, CUTOFF).write_parquet(part, compression="lz4")
+        sorted_ranges.append(part)
+    pl.scan_parquet(sorted_ranges).sink_parquet(path, compression="zstd", maintain_order=True)
