@@ -1,0 +1,96 @@
+"""The report: one HTML file with everything in it, the same bytes for the same tables."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from retinue.reporting import charts_check, charts_time, charts_value, overview, views
+from retinue.reporting.figures import Chart, embedded
+from retinue.reporting.tables import ReportTables, scored_customers
+from retinue.reporting.words import Money, count, day, plural
+
+
+def build_report(tables: ReportTables) -> str:
+    """The whole page as HTML text.
+
+    It opens without a network (plotly.js is inside, and a content policy forbids any request); customer ids
+    and all other texts are escaped. Nothing in it depends on the clock or on chance.
+    """
+    scored, money = scored_customers(tables), Money(tables.currency)
+    spend_bias = charts_check.spend_bias(tables.metrics, tables.horizon_days)
+    charts = _charts(tables, scored, money)
+    context: dict[str, Any] = {
+        "name": tables.name,
+        "cutoff_day": day(tables.cutoff, tables.manifest.local_zone),
+        "horizon": f"{count(tables.horizon_days)} days",
+        "horizon_days": tables.horizon_days,
+        "customers": plural(scored.height, "customer"),
+        "any_forecast": scored.height > 0,
+        "headline": overview.headline(tables, scored, money),
+        "story": overview.story(tables, scored, money) if scored.height else [],
+        "interval_note": overview.interval_note(tables, spend_bias),
+        "by_horizon": overview.by_horizon(tables, money),
+        "groups": views.groups(scored, money),
+        "quadrant_rule": views.quadrant_rule(tables, scored, money),
+        "to_save": views.customers_to_save(scored, money),
+        "segments": views.segment_cards(tables, scored, money),
+        "value_word": overview.value_word(tables),
+        "model": views.model_names(tables.forecasts),
+        "check": charts_check.check(tables.metrics, tables.horizon_days, tables.manifest.local_zone, money),
+        "findings": views.findings(tables.quality),
+        "rows_in": views.rows_text(tables.manifest.rows_in),
+        "balance": views.row_balance(tables),
+        "event_types": sorted(tables.manifest.event_types.items(), key=lambda item: (-item[1], item[0])),
+        "assumptions": views.assumptions(tables, money),
+        "charts": {chart.key: chart for chart in charts},
+        "figures": embedded(charts),
+        "plotly_js": Markup(get_plotlyjs()),
+        "style": _part("report.css"),
+        "script": _part("report.js"),
+        "count": count,
+    }
+    return _environment().get_template("report.html.j2").render(context)
+
+
+def _charts(tables: ReportTables, scored: Any, money: Money) -> list[Chart]:
+    activity, horizon, rules = tables.activity, tables.horizon_days, tables.quadrant_rules
+    drawn: list[Chart | None] = [
+        charts_time.retention_map(activity.retention),
+        charts_time.repeat_curves(activity.repeat),
+        charts_time.recency_histogram(activity.recency),
+        charts_time.lifecycle_bars(tables.segments),
+        *charts_time.migration_maps(tables.migration),
+        charts_check.decile_chart(tables.metrics, horizon, money),
+        charts_check.reliability_chart(tables.metrics, horizon),
+    ]
+    if scored.height:
+        drawn += [
+            charts_value.value_bands(scored, money, horizon),
+            charts_value.value_deciles(scored, money, horizon),
+            charts_value.risk_histogram(scored, rules, horizon),
+            charts_value.quadrant_map(scored, rules, money, horizon),
+        ]
+    return [chart for chart in drawn if chart is not None]
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("retinue", "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _part(name: str) -> Markup:
+    """A file of this package, put into the page as it stands."""
+    return Markup(files("retinue.reporting").joinpath(name).read_text(encoding="utf-8"))

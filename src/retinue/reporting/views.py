@@ -1,0 +1,289 @@
+"""What the page says in words and tables: groups, segments, data quality, assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from retinue.reporting.charts_value import QUADRANT_NAMES
+from retinue.reporting.figures import Grid
+from retinue.reporting.overview import value_word
+from retinue.reporting.tables import (
+    DAYS_SINCE_LAST,
+    ORDERS_EVER,
+    QUADRANTS,
+    ReportTables,
+    high_value_from,
+    total,
+)
+from retinue.reporting.words import NONE, Money, count, day, days, model_name, number, plural, share
+from retinue.schema import (
+    CLV,
+    CURE,
+    CUSTOMER_ID,
+    CUTOFF,
+    DESCRIPTION,
+    FINDING,
+    LEVEL,
+    MODEL,
+    NET_SPEND_EVER,
+    P_CHURN,
+    QUADRANT,
+    SEGMENT,
+    SEGMENT_NAME,
+    TOPIC,
+    VALUE_AT_STAKE,
+    VALUE_IF_RETAINED,
+)
+
+_QUADRANT_WORDS = {
+    "save": ("high value, high risk", "Worth winning back, and about to be lost. Act here first."),
+    "advocate": ("high value, low risk", "Your best customers. Keep them glad and do not over-discount."),
+    "nurture": ("low value, low risk", "Likely to order again. Room to grow the basket."),
+    "let_go": ("low value, high risk", "Spend little here; automated contact only."),
+}
+_LEVELS = ("problem", "warning", "fact")
+_MOST_CUSTOMERS = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """One value × risk quadrant."""
+
+    key: str
+    name: str
+    meaning: str
+    advice: str
+    customers: str
+    share: str
+    value: str
+    at_stake: str
+
+
+@dataclass(frozen=True)
+class SegmentCard:
+    """One micro-segment; the widths are percents for its two bars."""
+
+    name: str
+    description: str
+    customers: str
+    customer_share: str
+    value_share: str
+    customer_width: float
+    value_width: float
+    figures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the quality table."""
+
+    level: str
+    topic: str
+    text: str
+    cure: str
+
+
+def groups(scored: pl.DataFrame, money: Money) -> list[Group]:
+    """The four quadrants with their sums."""
+    found = []
+    for key in QUADRANTS:
+        mine = scored.filter(pl.col(QUADRANT) == key)
+        meaning, advice = _QUADRANT_WORDS[key]
+        found.append(
+            Group(
+                key,
+                QUADRANT_NAMES[key],
+                meaning,
+                advice,
+                count(mine.height),
+                share(mine.height / max(scored.height, 1)),
+                money.short(total(mine[CLV])),
+                money.short(total(mine[VALUE_AT_STAKE])),
+            )
+        )
+    return found
+
+
+def quadrant_rule(tables: ReportTables, scored: pl.DataFrame, money: Money) -> str:
+    """Where the lines of the map come from."""
+    limit = high_value_from(scored, tables.quadrant_rules)
+    risk = (
+        f"High risk: a probability of {share(tables.quadrant_rules.risk_threshold)} or more of not ordering."
+    )
+    if limit is None:
+        return risk + " No customer counts as high value here."
+    how = (
+        "as set by decisions.value_threshold"
+        if tables.quadrant_rules.value_threshold is not None
+        else f"the best {share(1 - tables.quadrant_rules.value_quantile)} of customers"
+    )
+    return f"{risk} High value: {money.full(limit)} or more if retained ({how})."
+
+
+def customers_to_save(scored: pl.DataFrame, money: Money) -> Grid | None:
+    """The largest stakes among the customers to save."""
+    rows = scored.filter(pl.col(QUADRANT) == "save").sort(
+        VALUE_AT_STAKE, CUSTOMER_ID, descending=[True, False]
+    )
+    if rows.is_empty():
+        return None
+    wanted = (
+        CUSTOMER_ID,
+        VALUE_AT_STAKE,
+        P_CHURN,
+        VALUE_IF_RETAINED,
+        CLV,
+        ORDERS_EVER,
+        NET_SPEND_EVER,
+        DAYS_SINCE_LAST,
+        SEGMENT_NAME,
+    )
+    return Grid(
+        (
+            "Customer",
+            "Segment",
+            "Value at stake",
+            "Risk",
+            "If retained",
+            "Expected value",
+            "Orders so far",
+            "Spent so far",
+            "Silent for",
+        ),
+        tuple(
+            (
+                who,
+                segment or NONE,
+                money.full(stake),
+                share(risk),
+                money.full(retained),
+                money.full(clv),
+                count(orders),
+                money.full(spent),
+                days(silent),
+            )
+            for who, stake, risk, retained, clv, orders, spent, silent, segment in rows[:_MOST_CUSTOMERS]
+            .select(wanted)
+            .iter_rows()
+        ),
+        text_columns=2,
+    )
+
+
+def segment_cards(tables: ReportTables, scored: pl.DataFrame, money: Money) -> list[SegmentCard]:
+    """One card per segment, the most valuable first."""
+    words: dict[Any, str] = {}
+    if {SEGMENT, DESCRIPTION} <= set(tables.segment_profiles.columns):
+        words = dict(tables.segment_profiles.select(SEGMENT, DESCRIPTION).iter_rows())
+    everyone, worth = tables.segments.height, total(scored[CLV])
+    ranked = []
+    for (segment, name), members in tables.segments.group_by(SEGMENT, SEGMENT_NAME):
+        mine = scored.filter(pl.col(SEGMENT) == segment)
+        past = members.join(tables.features, on=[CUSTOMER_ID, CUTOFF], how="left")
+        value = total(mine[CLV])
+        part = members.height / everyone
+        of_value = value / worth if worth > 0 else None
+        each = max(mine.height, 1)
+        figures = (
+            ("Expected value", money.short(value) if mine.height else NONE),
+            ("per customer", money.full(value / each) if mine.height else NONE),
+            ("Mean risk", share(total(mine[P_CHURN]) / each) if mine.height else NONE),
+            ("Orders so far, median", number(_median(past, ORDERS_EVER), 0)),
+            ("Spent so far, median", money.full(_median(past, NET_SPEND_EVER))),
+            ("Silent for, median", days(_median(past, DAYS_SINCE_LAST))),
+        )
+        card = SegmentCard(
+            str(name),
+            words.get(segment) or "",
+            count(members.height),
+            share(part),
+            share(of_value),
+            round(100 * part, 1),
+            round(100 * min(max(of_value or 0.0, 0.0), 1.0), 1),
+            figures,
+        )
+        ranked.append((-round(value, 6), segment, card))
+    return [card for _, _, card in sorted(ranked, key=lambda item: item[:2])]
+
+
+def _median(rows: pl.DataFrame, column: str) -> float | None:
+    middle = rows[column].median() if column in rows.columns else None
+    return float(middle) if isinstance(middle, (int, float)) else None
+
+
+def findings(quality: pl.DataFrame) -> list[Finding]:
+    """Quality findings, worst first, otherwise in the order they were given."""
+    rows = [
+        Finding(*row) for row in quality.select(LEVEL, TOPIC, FINDING, pl.col(CURE).fill_null("")).iter_rows()
+    ]
+    rows = [replace(f, text=f.text[:1].upper() + f.text[1:]) for f in rows]
+    return sorted(rows, key=lambda f: _LEVELS.index(f.level) if f.level in _LEVELS else len(_LEVELS))
+
+
+def row_balance(tables: ReportTables) -> list[tuple[str, str, str, float]]:
+    """Name, key, rows and percent of rows read, for each place a row can end."""
+    manifest = tables.manifest
+    parts = (
+        ("used", "used", manifest.rows_kept),
+        ("set aside (quarantine)", "aside", manifest.rows_quarantined),
+        ("exact duplicates", "twice", manifest.rows_duplicate),
+    )
+    return [(name, key, rows_text(n), round(100 * n / max(manifest.rows_in, 1), 2)) for name, key, n in parts]
+
+
+def rows_text(rows: int) -> str:
+    """Rows with their noun."""
+    return plural(rows, "row")
+
+
+def model_names(forecasts: pl.DataFrame) -> str:
+    """The models behind the forecasts, in words."""
+    names = sorted(forecasts[MODEL].unique().to_list())
+    return ", ".join(model_name(name) for name in names) or "none"
+
+
+def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
+    """What the figures rest on, as name and sentence."""
+    manifest, zone = tables.manifest, tables.manifest.local_zone
+    end = datetime.fromisoformat(manifest.observation_end)
+    rate = tables.value.margin_rate
+    margin = (
+        "Value counts revenue: no margin rate was given (value.margin_rate is 1)."
+        if value_word(tables) == "revenue"
+        else f"Value counts margin: {share(rate)} of net spend where no cost is known."
+    )
+    return [
+        (
+            "History ends",
+            f"{day(tables.cutoff, zone)} (the cutoff). Nothing that happened or became known later was used.",
+        ),
+        ("Horizon", f"{count(tables.horizon_days)} days after the cutoff."),
+        (
+            "Data",
+            f"Events from {_day_of(manifest.first_event, zone)} to "
+            f"{_day_of(manifest.last_event, zone)}; observed until "
+            f"{day(end, zone)} "
+            f"({'as given' if manifest.observation_end_given else 'taken from the last event'}). Days "
+            f"are those of {zone}.",
+        ),
+        ("Model", f"{model_names(tables.forecasts)}, fitted on the history alone."),
+        ("Money", f"{margin} Amounts in {money.unit}, net of refunds."),
+        (
+            "Discounting",
+            f"Future money is discounted at {share(tables.value.discount_rate_yearly)} a year, "
+            "continuously, back to the cutoff.",
+        ),
+        (
+            "Events",
+            f"{count(manifest.events)} events of {plural(manifest.customers, 'customer')}; data "
+            f"fingerprint {manifest.fingerprint[:12]}.",
+        ),
+    ]
+
+
+def _day_of(moment: str, zone: str) -> str:
+    return day(datetime.fromisoformat(moment), zone) if moment else NONE
