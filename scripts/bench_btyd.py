@@ -97,7 +97,8 @@ def measured(name: str, rows: pl.DataFrame) -> Iterator[str]:
         scored = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         distinct = len(base.distinct.weights)
-        yield f"{name:<10} {rows.height:>10,} {distinct:>10,} {rung.value:<12} {fitted:>8.2f} {scored:>12.2f} {peak:>9.2f}"
+        sizes = f"{name:<10} {rows.height:>10,} {distinct:>10,}"
+        yield f"{sizes} {rung.value:<12} {fitted:>8.2f} {scored:>12.2f} {peak:>9.2f}"
 
 
 def main() -> None:

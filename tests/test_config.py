@@ -41,7 +41,9 @@ def test_paths_and_column_names_may_hold_anything() -> None:
 
 
 def test_lists_of_cutoffs_and_horizons() -> None:
-    options = resolve(["cutoff=[2014-06-30,2014-12-31T18:00]", "horizon_days=[90,30,90]", "forecaster=bg_nbd"])
+    options = resolve(
+        ["cutoff=[2014-06-30,2014-12-31T18:00]", "horizon_days=[90,30,90]", "forecaster=bg_nbd"]
+    )
     assert options.cutoffs == ["2014-06-30", "2014-12-31T18:00"]
     assert options.horizons == [30, 90]
     assert options.forecaster is Rung.bg_nbd
@@ -67,7 +69,7 @@ def test_lists_of_cutoffs_and_horizons() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_cure(word: str, says: str) -> None:
-    with pytest.raises(InputError, match="(?s).*") as caught:
+    with pytest.raises(InputError) as caught:
         resolve([word])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -35,7 +35,9 @@ def test_missing_column_wrong_dtype_and_null_are_named() -> None:
     with pytest.raises(InputError, match="'segment' is Int64, the contract says Int32"):
         SEGMENTS.check(segments().with_columns(pl.col(SEGMENT).cast(pl.Int64)))
     with pytest.raises(InputError, match="'segment_name' has 1 nulls"):
-        SEGMENTS.check(segments().with_columns(pl.when(pl.col(SEGMENT) == 1).then(SEGMENT_NAME).alias(SEGMENT_NAME)))
+        SEGMENTS.check(
+            segments().with_columns(pl.when(pl.col(SEGMENT) == 1).then(SEGMENT_NAME).alias(SEGMENT_NAME))
+        )
 
 
 def test_a_column_is_its_name_and_survives_pickling() -> None:

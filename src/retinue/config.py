@@ -233,7 +233,7 @@ class OptionLine:
     help: str
 
 
-def option_lines(kind: type = Options, prefix: str = "") -> Iterator[OptionLine]:
+def option_lines(kind: Any = Options, prefix: str = "") -> Iterator[OptionLine]:
     """Every option below a dataclass, depth first, with its dotted key."""
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
@@ -248,7 +248,7 @@ def option_lines(kind: type = Options, prefix: str = "") -> Iterator[OptionLine]
         yield OptionLine(key, str(shown), item.metadata["unit"], item.metadata["help"])
 
 
-def _dict_options(kind: type = Options, prefix: str = "") -> Iterator[str]:
+def _dict_options(kind: Any = Options, prefix: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
         hint = hints[item.name]
@@ -269,7 +269,7 @@ def _check_key(word: str) -> None:
     raise InputError(f"option '{key}' does not exist.{f' Did you mean {near[0]}?' if near else ''} See --help.")
 
 
-def _text_options(kind: type = Options, prefix: str = "") -> Iterator[str]:
+def _text_options(kind: Any = Options, prefix: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
         hint = hints[item.name]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -252,12 +252,14 @@ def _features(run: Run) -> None:
     def told(done: int, shards: int) -> None:
         run.progress("features", done / shards)
 
-    build(store, cutoffs, run.table("features"), told, collect=lambda query: collect(query, engine))
+    # A shard fits in memory, where Polars' in-memory engine beats its streaming one.
+    how = partial(collect, engine=engine) if engine.is_gpu else pl.LazyFrame.collect
+    build(store, cutoffs, run.table("features"), told, collect=how)
     before = run.table("features_before")
     before.unlink(missing_ok=True)
     earlier = days_before(cutoffs[-1], run.options.segments.compare_days)
     if earlier != cutoffs[-1] and is_after(earlier, datetime.fromisoformat(store.manifest.first_event)):
-        build(store, [earlier], before, collect=lambda query: collect(query, engine))
+        build(store, [earlier], before, collect=how)
 
 
 def _segment(run: Run) -> None:

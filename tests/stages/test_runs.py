@@ -62,7 +62,7 @@ def test_order_of_rows_shards_and_threads_change_nothing(finished: Path, tmp_pat
     one_thread = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = retinue(*command, **one_thread)
     assert done.returncode == 0, done.stderr
-    assert_same_tables(finished / "out", tmp_path / "out", exact=False)
+    assert_same_tables(finished / "out", tmp_path / "out")
 
 
 def test_killed_runs_resume_to_the_same_tables(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""stub"""
+"""How good a forecast was."""

@@ -1,1 +1,1 @@
-"""stub"""
+"""Batch scoring and the choice of the rung that does it."""

@@ -1,1 +1,1 @@
-"""stub"""
+"""What will happen: statistical models in plain torch."""

@@ -1,0 +1,54 @@
+"""Scoring a fitted order model on many histories in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retinue.models.btyd import Histories, OrderForecast, OrderModel, predict
+
+Array = NDArray[np.float64]
+CHUNK_ROWS = 4_096  # × forty nodes fits a core's cache
+
+
+@dataclass(frozen=True)
+class Orders:
+    """The order forecast of each distinct history: (h, distinct) each, and the wait (distinct,)."""
+
+    p_churn: Array
+    expected_orders: Array
+    discounted_orders: Array
+    shape: Array
+    next_order_days: Array
+
+
+def score_orders(model: OrderModel, of: Histories, horizons: list[int], discount_rate_yearly: float) -> Orders:
+    """Predictions for each distinct history, in chunks of bounded memory."""
+    pieces: list[OrderForecast] = []
+    waits = []
+    for part in _chunks(of):
+        pieces.append(predict(model, part, horizons, discount_rate_yearly))
+        waits.append(model.next_order_days(part))
+    return Orders(
+        p_churn=torch.cat([piece.p_churn for piece in pieces], 1).numpy(),
+        expected_orders=torch.cat([piece.expected_orders for piece in pieces], 1).numpy(),
+        discounted_orders=torch.cat([piece.discounted_orders for piece in pieces], 1).numpy(),
+        shape=torch.cat([piece.shape for piece in pieces], 1).numpy(),
+        next_order_days=torch.cat(waits).numpy(),
+    )
+
+
+def order_chances(model: OrderModel, of: Histories, days: Sequence[float]) -> Array:
+    """P(an order within so many days) of each distinct history; (days, distinct)."""
+    times = torch.tensor(list(days), dtype=torch.float64)
+    parts = [torch.stack([model.p_order(part, day) for day in times]) * model.p_alive(part) for part in _chunks(of)]
+    return torch.cat(parts, 1).numpy()
+
+
+def _chunks(of: Histories) -> Iterator[Histories]:
+    for start in range(0, len(of.frequency), CHUNK_ROWS):
+        yield Histories(*(getattr(of, item.name)[start : start + CHUNK_ROWS] for item in fields(of)))

@@ -1,0 +1,113 @@
+"""Which rung is chosen, and from what."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retinue.config import Options, Rung
+from retinue.events.store import Manifest, Store
+from retinue.forecasting.ladder import SCORES, choose_rung
+from retinue.schema import (
+    AMOUNT,
+    BASE,
+    CUSTOMER,
+    CUSTOMER_ID,
+    EVENT_TIME,
+    EVENT_TYPE,
+    KNOWN_TIME,
+    MODEL,
+    ORDER,
+    UTC_TIME,
+)
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+CUTOFF = datetime(2020, 12, 31, tzinfo=UTC)
+
+
+def store_of(folder: Path, rows: list[tuple[int, float]]) -> Store:
+    """Orders as (customer, days since the start)."""
+    time = (pl.lit(START, UTC_TIME) + pl.duration(seconds=(pl.col("day") * 86_400).cast(pl.Int64))).cast(
+        UTC_TIME
+    )
+    events = (
+        pl.DataFrame(rows, schema={"customer": pl.Int64, "day": pl.Float64}, orient="row")
+        .select(
+            pl.lit("base").alias(BASE),
+            pl.format("c{}", "customer").alias(CUSTOMER_ID),
+            pl.col("customer").alias(CUSTOMER),
+            time.alias(EVENT_TIME),
+            time.alias(KNOWN_TIME),
+            pl.lit(ORDER).alias(EVENT_TYPE),
+            pl.lit(10.0).alias(AMOUNT),
+        )
+        .sort(CUSTOMER, EVENT_TIME)
+    )
+    manifest = Manifest(
+        fingerprint="f", shards=1, rows_in=len(rows), rows_kept=len(rows), rows_quarantined=0, rows_duplicate=0,
+        events=len(rows), customers=1, columns=list(events.columns), event_types={ORDER: len(rows)},
+        first_event=START.isoformat(),
+        last_event=CUTOFF.isoformat(), observation_end=CUTOFF.isoformat(), observation_end_given=False, time_zone="UTC",
+        local_zone="UTC", has_clock=True, currency="", notes=[],
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(folder, manifest)
+    events.write_parquet(store.shard_path(0))
+    return store
+
+
+def base(kind: str, customers: int, seed: int, extra_days: float = 0) -> list[tuple[int, float]]:
+    """Order days over a year; BG customers can quit at any repeat order, others never do before their Pareto death."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for customer in range(customers):
+        now, rate = float(rng.uniform(0, 90)), rng.gamma(1.0, 1 / 25)
+        quits = rng.beta(0.6, 1.0) if kind == "bg" else 0.0
+        death = np.inf if kind == "bg" else now + rng.exponential(1) / rng.gamma(0.7, 1 / 60)
+        while now < min(365 + extra_days, death):
+            rows.append((customer, now))
+            now += rng.exponential(1) / rate
+            if len(rows) > 1 and rows[-2][0] == customer and rng.random() < quits:
+                break
+    return rows
+
+
+@pytest.mark.parametrize(("kind", "fitting"), [("bg", Rung.bg_nbd), ("pareto", Rung.pareto_nbd)])
+def test_the_rung_that_made_the_base_wins(tmp_path: Path, kind: str, fitting: Rung) -> None:
+    rung, scores = choose_rung(store_of(tmp_path, base(kind, 2_500, seed=5)), CUTOFF, 120, Options())
+    assert rung is fitting
+    assert scores.schema == SCORES
+    assert scores.filter(pl.col("chosen"))[MODEL].to_list() == [rung.value]
+    assert scores["log_score"].is_finite().all()
+
+
+def test_nothing_after_the_cutoff_is_read(tmp_path: Path) -> None:
+    rows = base("pareto", 400, seed=6)
+    later = [(customer, 365.0 + extra) for customer in range(300) for extra in (0.5, 20.0, 60.0)]
+    _, before = choose_rung(store_of(tmp_path / "a", rows), CUTOFF - timedelta(days=1), 90, Options())
+    _, after = choose_rung(store_of(tmp_path / "b", rows + later), CUTOFF - timedelta(days=1), 90, Options())
+    assert not before.is_empty()
+    assert after.equals(before)
+
+
+@pytest.mark.parametrize(
+    "rows", [[(0, 3.0)], [(c, 360.0 + c % 4) for c in range(200)], [(c, 1.0) for c in range(40)], []]
+)
+def test_a_short_or_small_history_falls_back_to_pareto_nbd(
+    tmp_path: Path, rows: list[tuple[int, float]]
+) -> None:
+    rung, scores = choose_rung(store_of(tmp_path, rows), CUTOFF, 90, Options())
+    assert rung is Rung.pareto_nbd
+    assert scores.is_empty()
+
+
+def test_a_base_where_nobody_came_back_is_decided_too(tmp_path: Path) -> None:
+    rung, scores = choose_rung(
+        store_of(tmp_path, [(c, float(c % 300)) for c in range(300)]), CUTOFF, 90, Options()
+    )
+    assert rung in (Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)
+    assert scores["log_score"].is_finite().all()
