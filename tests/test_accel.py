@@ -46,6 +46,7 @@ def test_auto_takes_the_gpu_where_there_is_one_and_says_why(
     extra: bool, devices: int, code: int, chosen: Engine, why: str,
 ) -> None:  # fmt: skip
     pretend(monkeypatch, extra, devices, code)
+    monkeypatch.setattr(accel, "_told", set())
     with caplog.at_level(logging.INFO):
         choice = choose_engine(Engine.auto)
     assert choice.name is chosen

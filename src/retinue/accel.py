@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, assert_never
@@ -23,6 +25,7 @@ Matrix = npt.NDArray[np.float64]
 FIRST_ROWS = 1_000
 
 log = logging.getLogger(__name__)
+_told: set[EngineChoice] = set()
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def choose_engine(asked: Engine) -> EngineChoice:
             choice = EngineChoice(Engine.cpu if missing else Engine.gpu, found)
         case _:
             assert_never(asked)
-    log.info("engine: %s (%s)", choice.name.value, choice.reason)
+    if choice not in _told:
+        _told.add(choice)
+        log.info("engine: %s (%s)", choice.name.value, choice.reason)
     return choice
 
 
@@ -87,6 +92,19 @@ def torch_device(engine: EngineChoice) -> torch.device:
     import torch  # noqa: PLC0415  rooms without torch (the GPU plan) import this file too
 
     return torch.device("cuda" if engine.is_gpu and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, for problems so small that waking another costs more than it brings (also a decorator)."""
+    import torch  # noqa: PLC0415  as above
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def kmeans(matrix: Matrix, k: int, seed: int, engine: EngineChoice, restarts: int = 10) -> Matrix:

@@ -212,6 +212,8 @@ def _show(command: str, run: Run, options: Options) -> None:
     out = Console()
     if command == "doctor":
         _findings(out, run)
+    elif command == "features":
+        _catalogue(out, run)
     elif command == "segment":
         _plain_table(
             out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description")
@@ -234,6 +236,19 @@ def _findings(out: Console, run: Run) -> None:
             _escaped(row["finding"]),
             _escaped(row["cure"] or ""),
         )
+    out.print(table)
+
+
+def _catalogue(out: Console, run: Run) -> None:
+    """Every feature with its unit and sentence; for those the base cannot have, why."""
+    from retinue.features.query import available
+
+    kept, left_out = available(run.store.manifest)
+    table = Table("feature", "unit", "what it says", box=None, pad_edge=False, header_style="bold")
+    for feature in kept:
+        table.add_row(f"[cyan]{feature.name}[/]", _escaped(feature.unit), _escaped(feature.sentence))
+    for one in left_out:
+        table.add_row(f"[dim]{one.feature.name}[/]", "[dim]left out[/]", f"[dim]{_escaped(one.reason)}[/]")
     out.print(table)
 
 

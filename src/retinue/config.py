@@ -96,20 +96,29 @@ class DataOptions:
     event_type: str = option("order", "type of every row where no column says it")
     base: str = option("base", "name of the retailer, brand or market")
     currency: str = option("", "account currency code, for the report")
-    time_zone: str | None = option(None, "zone of times without one, e.g. Europe/London; null = UTC, and said so")
-    local_zone: str | None = option(None, "zone the shoppers live in (weekday, hour, day); null = data.time_zone")
-    null_values: list[str] = option(["", "NA", "N/A", "null", "NULL", "None", "nan", "NaN"], "texts that mean unknown")
+    time_zone: str | None = option(
+        None, "zone of times without one, e.g. Europe/London; null = UTC, and said so"
+    )
+    local_zone: str | None = option(
+        None, "zone the shoppers live in (weekday, hour, day); null = data.time_zone"
+    )
+    null_values: list[str] = option(
+        ["", "NA", "N/A", "null", "NULL", "None", "nan", "NaN"], "texts that mean unknown"
+    )
     separator: str | None = option(None, "of CSV fields; null = found from the header line")
     observation_end: str | None = option(
         None, "last day or instant the data cover; null = end of the day of the last event, and said so"
     )
     time_format: str | None = option(
-        None, "strftime pattern of times that are not ISO, e.g. '%d/%m/%Y %H:%M'; null = found, where only one reading fits"
+        None,
+        "strftime pattern of times that are not ISO, e.g. '%d/%m/%Y %H:%M'; null = found, where only one reading fits",
     )
     merge_duplicates: bool | None = option(
         None, "merge rows equal in every column; null = where they carry an order id or a clock, else kept"
     )
-    max_bad_share: float = option(0.05, "rows with unreadable time or amount above this share stop the run", "share")
+    max_bad_share: float = option(
+        0.05, "rows with unreadable time or amount above this share stop the run", "share"
+    )
     pseudonym_key: str | None = option(
         None, "name of an environment variable with a secret: customer ids are replaced by keyed hashes"
     )
@@ -119,7 +128,9 @@ class DataOptions:
 class ValueOptions:
     """What an order is worth to the firm."""
 
-    margin_rate: float = option(1.0, "margin where no cost column says it; 1 means clv counts revenue", "share of net spend")
+    margin_rate: float = option(
+        1.0, "margin where no cost column says it; 1 means clv counts revenue", "share of net spend"
+    )
     discount_rate_yearly: float = option(0.10, "discounting of future margin, continuous", "per year")
 
 
@@ -154,12 +165,16 @@ class DecisionOptions:
 class Options:
     """Everything a run can be told."""
 
-    data: DataOptions = option(DataOptions, "preset of conf/data: files, cdnow, complete_journey, online_retail")
+    data: DataOptions = option(
+        DataOptions, "preset of conf/data: files, cdnow, complete_journey, online_retail"
+    )
     value: ValueOptions = option(ValueOptions, "margin and discounting")
     segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
     decisions: DecisionOptions = option(DecisionOptions, "value × risk quadrants")
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
-    horizon_days: Any = option(365, "length of the future, or a list; the report leads with the longest", "days")
+    horizon_days: Any = option(
+        365, "length of the future, or a list; the report leads with the longest", "days"
+    )
     output: str | None = option(None, "folder for everything the run leaves; null = runs/<data.name>")
     forecaster: Rung = option(Rung.auto, "auto (best on held-out history), bg_nbd, mbg_nbd or pareto_nbd")
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
@@ -174,7 +189,9 @@ class Options:
             ValueError: the option, its value and the rule; reaches the user as one line.
         """
         self.horizon_days = _whole_days(self.horizon_days)
-        self.cutoff = [str(c) for c in (self.cutoff if isinstance(self.cutoff, list) else [self.cutoff]) if c is not None]
+        self.cutoff = [
+            str(c) for c in (self.cutoff if isinstance(self.cutoff, list) else [self.cutoff]) if c is not None
+        ]
         _within("value.margin_rate", self.value.margin_rate, 0.0, 1.0)
         _within("value.discount_rate_yearly", self.value.discount_rate_yearly, 0.0, 10.0)
         _within("decisions.risk_threshold", self.decisions.risk_threshold, 0.0, 1.0)
@@ -208,7 +225,9 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 def _whole_days(value: Any) -> list[int]:
     days = value if isinstance(value, list) else [value]
     if not days or not all(isinstance(d, int) and not isinstance(d, bool) and 1 <= d <= 36_500 for d in days):
-        raise ValueError(f"horizon_days={value}: must be whole days from 1 to 36500, or a list such as [30,90,365].")
+        raise ValueError(
+            f"horizon_days={value}: must be whole days from 1 to 36500, or a list such as [30,90,365]."
+        )
     return sorted(set(days))
 
 
@@ -266,7 +285,9 @@ def _check_key(word: str) -> None:
     if key in known or key in groups or any(key.startswith(d) or key + "." == d for d in _dict_options()):
         return
     near = difflib.get_close_matches(key, known + groups, 1, 0.5)
-    raise InputError(f"option '{key}' does not exist.{f' Did you mean {near[0]}?' if near else ''} See --help.")
+    raise InputError(
+        f"option '{key}' does not exist.{f' Did you mean {near[0]}?' if near else ''} See --help."
+    )
 
 
 def _text_options(kind: Any = Options, prefix: str = "") -> Iterator[str]:
@@ -296,17 +317,23 @@ def resolve(words: Sequence[str]) -> Options:
     """
     for word in words:
         if "=" not in word or word.startswith("-"):
-            raise InputError(f"'{word}' is not key=value. Example: retinue run data=cdnow cutoff=1997-09-30. See --help.")
+            raise InputError(
+                f"'{word}' is not key=value. Example: retinue run data=cdnow cutoff=1997-09-30. See --help."
+            )
         _check_key(word)
         key, value = word.split("=", 1)
         if key == "data" and value not in presets("data"):
-            raise InputError(f"data={value}: there is no such preset; there are {', '.join(presets('data'))}.")
+            raise InputError(
+                f"data={value}: there is no such preset; there are {', '.join(presets('data'))}."
+            )
     opened = [_opened(word) for word in words]
     for word, form in zip(words, opened, strict=True):
         try:
             OverridesParser.create().parse_override(form)
         except HydraException as error:
-            raise InputError(f"'{word}' cannot be read; put quotes round the value or close its bracket.") from error
+            raise InputError(
+                f"'{word}' cannot be read; put quotes round the value or close its bracket."
+            ) from error
     store = ConfigStore.instance()
     store.store(name="schema", node=Options)
     store.store(group="data", name="schema", node=DataOptions)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -233,14 +234,11 @@ def _doctor(run: Run) -> None:
 
 
 def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
-    """One line per reason, with the features that it costs."""
-    by_reason: dict[str, list[str]] = {}
-    for one in left_out:
-        by_reason.setdefault(one.reason, []).append(one.feature.name)
-    return [
-        f"{reason}: {len(names)} left out ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for reason, names in by_reason.items()
-    ]
+    """One line for the event types a base lacks, and one for each other reason, with how many features that costs."""
+    reasons = Counter("" if "no events" in one.reason else one.reason for one in left_out)
+    types = sorted({kind for one in left_out if "no events" in one.reason for kind in one.feature.types})
+    reasons_in_words = {"": f"the base has no events of type {', '.join(types)}"}
+    return [f"{reasons_in_words.get(why, why)}: {count} features left out" for why, count in reasons.items()]
 
 
 def _features(run: Run) -> None:
@@ -367,7 +365,7 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
     run = Run(options, options.folder, progress)
     _check_output(run.folder)
     with _only_run(run.folder):
-        log.info(choose_engine(options.engine).reason)
+        choose_engine(options.engine)
         write_text(as_yaml(options), run.folder / "config.yaml")
         for stage in _chain(until):
             key = stage_key(stage, options)

@@ -30,8 +30,8 @@ class Column(str):
         column.null = null
         return column
 
-    def __getnewargs__(self) -> tuple[str, pl.DataType, str, str]:
-        return str(self), self.dtype, self.unit, self.null
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Column, (str(self), self.dtype, self.unit, self.null)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ class Table:
 # keys
 BASE = Column("base", pl.String, "retailer, brand or market")
 CUSTOMER_ID = Column("customer_id", pl.String, "the input's own id, or its keyed pseudonym")
-CUSTOMER = Column("customer", pl.Int64, "stable 63-bit code of (base, customer_id); customer % shards is the shard")
+CUSTOMER = Column(
+    "customer", pl.Int64, "stable 63-bit code of (base, customer_id); customer % shards is the shard"
+)
 CUTOFF = Column("cutoff", UTC_TIME, "last instant of history")
 HORIZON_DAYS = Column("horizon_days", pl.Int32, "days after the cutoff")
 
@@ -115,7 +117,9 @@ KNOWN_EVENT_TYPES = (
 
 # quarantine: what could not be read, kept whole
 FILE = Column("file", pl.String, "input file the row came from")
-ROW = Column("row", pl.Int64, "row of that file: line for text (the header is line 1), 1-based record for Parquet")
+ROW = Column(
+    "row", pl.Int64, "row of that file: line for text (the header is line 1), 1-based record for Parquet"
+)
 REASON = Column("reason", pl.String, "why it could not be used")
 VALUES = Column("values", pl.String, "the row as JSON")
 QUARANTINE = Table("quarantine", (FILE, ROW, REASON, VALUES))
@@ -131,11 +135,17 @@ QUALITY = Table("quality", (LEVEL, TOPIC, FINDING, CURE))
 FEATURES = Table("features", (CUSTOMER_ID, CUSTOMER, CUTOFF))
 
 # the features that forecasts are made from (declared in features/ with all others)
-FREQUENCY = Column("frequency", pl.Int64, "repeat transactions: days with an order after the first such day", "no order yet")
+FREQUENCY = Column(
+    "frequency", pl.Int64, "repeat transactions: days with an order after the first such day", "no order yet"
+)
 RECENCY_DAYS = Column("recency_days", pl.Int64, "whole days, first to last day with an order", "no order yet")
 T_DAYS = Column("T_days", pl.Int64, "whole days, first day with an order to the cutoff", "no order yet")
-NET_SPEND_EVER = Column("net_spend_ever", pl.Float64, "account currency, orders less refunds", "no known amount")
-REFUND_VALUE_EVER = Column("refund_value_ever", pl.Float64, "account currency paid back, ≥ 0", "no known amount")
+NET_SPEND_EVER = Column(
+    "net_spend_ever", pl.Float64, "account currency, orders less refunds", "no known amount"
+)
+REFUND_VALUE_EVER = Column(
+    "refund_value_ever", pl.Float64, "account currency paid back, ≥ 0", "no known amount"
+)
 MARGIN_RATE = Column("margin_rate", pl.Float64, "margin as a share of net spend", "cost unknown")
 
 # segments
@@ -146,7 +156,9 @@ SEGMENTS = Table("segments", (CUSTOMER_ID, CUTOFF, SEGMENT, SEGMENT_NAME, LIFECY
 
 # what the segments are: one row each
 DESCRIPTION = Column("description", pl.String, "one sentence with numbers")
-SETS_APART = Column("sets_apart", pl.String, "traits in which the segment differs most from the base", "nothing does")
+SETS_APART = Column(
+    "sets_apart", pl.String, "traits in which the segment differs most from the base", "nothing does"
+)
 CUSTOMERS = Column("customers", pl.Int64, "customers")
 SHARE = Column("share", pl.Float64, "0 to 1")
 SPEND_SHARE = Column("spend_share", pl.Float64, "share of the base's net spend", "the base has no net spend")
@@ -164,7 +176,9 @@ MIGRATION = Table("migration", (DIMENSION, FROM_GROUP, TO_GROUP, CUSTOMERS, SHAR
 FIT = Column("fit", pl.Int32, "1 for the first fit of a base, then one more for each")
 CHANGE = Column("change", pl.String, "kept, birth, split (from other), merge (into other) or death")
 OTHER_SEGMENT = Column("other_segment", pl.Int32, "split: parent; merge: heir", "neither a split nor a merge")
-OVERLAP = Column("overlap", pl.Float64, "kept: Jaccard of members; split and merge: share of members", "birth or death")
+OVERLAP = Column(
+    "overlap", pl.Float64, "kept: Jaccard of members; split and merge: share of members", "birth or death"
+)
 LINEAGE = Table("lineage", (FIT, CUTOFF, CHANGE, SEGMENT, SEGMENT_NAME, OTHER_SEGMENT, OVERLAP))
 
 # forecasts
@@ -175,10 +189,17 @@ EXPECTED_SPEND = Column("expected_spend", pl.Float64, "account currency, net of 
 CLV = Column("clv", pl.Float64, "account currency, discounted margin within the horizon, from the cutoff")
 CLV_LOWER = Column("clv_lower", pl.Float64, "lower end of the 90 % interval of clv")
 CLV_UPPER = Column("clv_upper", pl.Float64, "upper end of the 90 % interval of clv")
-NEXT_ORDER_DAYS = Column("next_order_days", pl.Float64, "median days from the cutoff to the next order", "more likely never")
-ORDERS_SHAPE = Column("orders_shape", pl.Float64, "shape of the negative binomial of orders beyond the first", "not given")
+NEXT_ORDER_DAYS = Column(
+    "next_order_days", pl.Float64, "median days from the cutoff to the next order", "more likely never"
+)
+ORDERS_SHAPE = Column(
+    "orders_shape", pl.Float64, "shape of the negative binomial of orders beyond the first", "not given"
+)
 SPEND_DEVIATION = Column(
-    "spend_deviation", pl.Float64, "account currency, standard deviation of spend given at least one order", "not given"
+    "spend_deviation",
+    pl.Float64,
+    "account currency, standard deviation of spend given at least one order",
+    "not given",
 )
 FORECASTS = Table(
     "forecasts",
@@ -198,14 +219,22 @@ ORIGIN = Column("origin", UTC_TIME, "cutoff of the fold", "all origins together"
 METRIC = Column("metric", pl.String, "as in metrics.json: group.name")
 BETTER = Column("better", pl.String, "higher, lower, or the number to come close to")
 SCORE = Column("score", pl.Float64, "in the metric's unit, mean over seeds", "undefined")
-SCORE_ERROR = Column("score_error", pl.Float64, "standard error, clustered by customer, with seeds", "undefined")
+SCORE_ERROR = Column(
+    "score_error", pl.Float64, "standard error, clustered by customer, with seeds", "undefined"
+)
 SEEDS = Column("seeds", pl.Int32, "seeds behind the score; 1 where nothing is random")
 SIMPLEST = Column("simplest", pl.String, "model of the paired difference versus_simplest")
-VERSUS_SIMPLEST = Column("versus_simplest", pl.Float64, "score less the simplest model's", "undefined, or itself")
-VERSUS_SIMPLEST_ERROR = Column("versus_simplest_error", pl.Float64, "its paired standard error", "undefined, or itself")
+VERSUS_SIMPLEST = Column(
+    "versus_simplest", pl.Float64, "score less the simplest model's", "undefined, or itself"
+)
+VERSUS_SIMPLEST_ERROR = Column(
+    "versus_simplest_error", pl.Float64, "its paired standard error", "undefined, or itself"
+)
 BEST = Column("best", pl.String, "model of best score in this metric", "undefined")
 VERSUS_BEST = Column("versus_best", pl.Float64, "score less the best model's", "undefined, or itself")
-VERSUS_BEST_ERROR = Column("versus_best_error", pl.Float64, "its paired standard error", "undefined, or itself")
+VERSUS_BEST_ERROR = Column(
+    "versus_best_error", pl.Float64, "its paired standard error", "undefined, or itself"
+)
 BACKTEST = Table(
     "backtest",
     (POPULATION, ORIGIN, HORIZON_DAYS, MODEL, METRIC, BETTER, CUSTOMERS, SEEDS, SCORE, SCORE_ERROR, SIMPLEST, VERSUS_SIMPLEST,
@@ -220,10 +249,16 @@ RUN = Column("run", pl.String, "fingerprint of what the forecasts followed from"
 SEQUENCE = Column("sequence", pl.Int32, "1 for the first run written, then one more for each")
 OBSERVATION_END = Column("observation_end", UTC_TIME, "end of the data when the forecast was written")
 COHORT = Column("cohort", pl.String, "year and quarter of the first order", "unknown")
-VALUE_TIER = Column("value_tier", pl.String, "by expected spend within the run, cutoff and horizon: top 10 %, next 40 %, lower half")
+VALUE_TIER = Column(
+    "value_tier",
+    pl.String,
+    "by expected spend within the run, cutoff and horizon: top 10 %, next 40 %, lower half",
+)
 DECILE = Column("decile", pl.Int32, "1 is the tenth of customers with the most expected spend")
 HINDSIGHT = Column("hindsight", pl.Boolean, "written when the whole window had been seen already")
-SUPERSEDED = Column("superseded", pl.Boolean, "another run's forecast of the same customer, cutoff and horizon counts")
+SUPERSEDED = Column(
+    "superseded", pl.Boolean, "another run's forecast of the same customer, cutoff and horizon counts"
+)
 LEDGER_SEGMENT = Column("segment_name", pl.String, "plain words", "no segments were made at the cutoff")
 LEDGER = Table(
     "ledger",
@@ -237,7 +272,9 @@ PREDICTED_CHURN = Column("predicted_churn", pl.Float64, "mean p_churn, 0 to 1")
 REALISED_CHURN = Column("realised_churn", pl.Float64, "share without an order, 0 to 1")
 PREDICTED_ORDERS = Column("predicted_orders", pl.Float64, "orders, total")
 PREDICTED_SPEND = Column("predicted_spend", pl.Float64, "account currency, total")
-SPEND_GAP_ERROR = Column("spend_gap_error", pl.Float64, "account currency, standard error of realised less predicted spend")
+SPEND_GAP_ERROR = Column(
+    "spend_gap_error", pl.Float64, "account currency, standard error of realised less predicted spend"
+)
 RECONCILED = Table(
     "reconciled",
     (DIMENSION, GROUP, HORIZON_DAYS, RECKONED_CUTOFF, CUSTOMERS, PREDICTED_CHURN, REALISED_CHURN, PREDICTED_ORDERS,
@@ -245,22 +282,32 @@ RECONCILED = Table(
 )  # fmt: skip
 FEATURE = Column("feature", pl.String, "name in the catalogue of features")
 EDGES = Column("edges", pl.List(pl.Float64), "inner edges of the reference's bins, ascending")
-SHARES = Column("shares", pl.List(pl.Float64), "share of customers: unknown, then each bin (-inf, edge], …, (edge, inf)")
+SHARES = Column(
+    "shares", pl.List(pl.Float64), "share of customers: unknown, then each bin (-inf, edge], …, (edge, inf)"
+)
 FEATURE_PROFILES = Table("feature_profiles", (RUN, CUTOFF, FEATURE, EDGES, SHARES))
-PSI = Column("psi", pl.Float64, "population stability index of two distributions, nats; 0.25 and more is a large shift")
+PSI = Column(
+    "psi", pl.Float64, "population stability index of two distributions, nats; 0.25 and more is a large shift"
+)
 DRIFT = Table("drift", (RUN, CUTOFF, FEATURE, PSI))
 
 # decisions (the quadrant is the first; actions join later)
 QUADRANT = Column("quadrant", pl.String, "save, advocate, let_go or nurture")
-VALUE_IF_RETAINED = Column("value_if_retained", pl.Float64, "account currency: clv given at least one more order")
+VALUE_IF_RETAINED = Column(
+    "value_if_retained", pl.Float64, "account currency: clv given at least one more order"
+)
 VALUE_AT_STAKE = Column("value_at_stake", pl.Float64, "account currency: p_churn × clv if retained")
-DECISIONS = Table("decisions", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_IF_RETAINED, VALUE_AT_STAKE))
+DECISIONS = Table(
+    "decisions", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_IF_RETAINED, VALUE_AT_STAKE)
+)
 EXPECTED_CHURNERS = Column("expected_churners", pl.Float64, "customers: sum of p_churn")
 QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))
 
 # worlds: what a simulated base knows of itself
 ALIVE = Column("alive", pl.Boolean, "not lost at the cutoff, or at the time of the action")
-INTENSITY = Column("intensity", pl.Float64, "orders per day at the cutoff, given the customer's own parameters and state")
+INTENSITY = Column(
+    "intensity", pl.Float64, "orders per day at the cutoff, given the customer's own parameters and state"
+)
 TRUTH = Table(
     "truth", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, ALIVE, INTENSITY, P_CHURN, EXPECTED_ORDERS, EXPECTED_SPEND)
 )
@@ -269,7 +316,9 @@ LIFETIME_DAYS = Column("lifetime_days", pl.Float64, "first order to loss", "neve
 ORDER_RATE = Column("order_rate", pl.Float64, "orders per day while alive, before season and campaigns")
 DROPOUT_RATE = Column("dropout_rate", pl.Float64, "hazard of loss per day, before regime shifts")
 DROPOUT_CHANCE = Column("dropout_chance", pl.Float64, "chance of loss at each order, before regime shifts")
-REGULARITY = Column("regularity", pl.Float64, "gamma shape of the gaps between orders; 1 is Poisson, more is regular")
+REGULARITY = Column(
+    "regularity", pl.Float64, "gamma shape of the gaps between orders; 1 is Poisson, more is regular"
+)
 MEAN_ORDER_VALUE = Column("mean_order_value", pl.Float64, "account currency, before drift")
 LATENT_SEGMENT = Column("latent_segment", pl.String, "part of the mixture that the customer was drawn from")
 CAUSE = Column("cause", pl.String, "planted cause of loss", "none planted, or never lost")
@@ -278,15 +327,32 @@ TRUE_CUSTOMERS = Table(
     (CUSTOMER_ID, FIRST_ORDER_TIME, LIFETIME_DAYS, ORDER_RATE, DROPOUT_RATE, DROPOUT_CHANCE, REGULARITY,
      MEAN_ORDER_VALUE, LATENT_SEGMENT, CAUSE),
 )  # fmt: skip
-ACTION_TIME = Column("action_time", UTC_TIME, "when the campaign reached, or would have reached, the customer")
+ACTION_TIME = Column(
+    "action_time", UTC_TIME, "when the campaign reached, or would have reached, the customer"
+)
 TARGETED = Column("targeted", pl.Boolean, "the chance of treatment hangs on the customer's own past")
 PROPENSITY = Column("propensity", pl.Float64, "chance of treatment, 0 to 1")
 TREATED = Column("treated", pl.Boolean, "reached by the campaign")
-EFFECT_ORDERS = Column("effect_orders", pl.Float64, "orders that treatment adds within the effect's horizon, in expectation")
-EFFECT_SPEND = Column("effect_spend", pl.Float64, "account currency that treatment adds within the effect's horizon")
+EFFECT_ORDERS = Column(
+    "effect_orders", pl.Float64, "orders that treatment adds within the effect's horizon, in expectation"
+)
+EFFECT_SPEND = Column(
+    "effect_spend", pl.Float64, "account currency that treatment adds within the effect's horizon"
+)
 TRUE_ACTIONS = Table(
     "true_actions",
-    (CUSTOMER_ID, CAMPAIGN, ACTION_TIME, TARGETED, PROPENSITY, TREATED, ALIVE, HORIZON_DAYS, EFFECT_ORDERS, EFFECT_SPEND),
+    (
+        CUSTOMER_ID,
+        CAMPAIGN,
+        ACTION_TIME,
+        TARGETED,
+        PROPENSITY,
+        TREATED,
+        ALIVE,
+        HORIZON_DAYS,
+        EFFECT_ORDERS,
+        EFFECT_SPEND,
+    ),
 )
 PERSON = Column("person", pl.String, "the customer id of the person behind the recorded id")
 IS_GUEST = Column("is_guest", pl.Boolean, "the recorded id is one guest checkout")

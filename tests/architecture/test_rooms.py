@@ -78,9 +78,19 @@ def test_one_file_knows(package: str, owner: str) -> None:
 
 def is_a_time(operand: ast.expr) -> bool:
     """A cutoff, or the column of an event's time itself (not a duration made from it)."""
-    if isinstance(operand, ast.Call) and isinstance(operand.func, ast.Attribute) and operand.func.attr == "col":
+    if (
+        isinstance(operand, ast.Call)
+        and isinstance(operand.func, ast.Attribute)
+        and operand.func.attr == "col"
+    ):
         return any(isinstance(a, ast.Name) and a.id in {"EVENT_TIME", "KNOWN_TIME"} for a in operand.args)
-    name = operand.id if isinstance(operand, ast.Name) else operand.attr if isinstance(operand, ast.Attribute) else ""
+    name = (
+        operand.id
+        if isinstance(operand, ast.Name)
+        else operand.attr
+        if isinstance(operand, ast.Attribute)
+        else ""
+    )
     return "cutoff" in name.lower()
 
 
@@ -104,7 +114,11 @@ def test_column_names_live_in_the_schema() -> None:
         if room_of(path) == "schema":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "col"):
+            if not (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "col"
+            ):
                 continue
             if any(isinstance(arg, ast.Constant) and arg.value in columns for arg in node.args):
                 found.append(f"{path.relative_to(SOURCE)}:{node.lineno}")

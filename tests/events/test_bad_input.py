@@ -237,7 +237,7 @@ def test_negative_orders_become_refunds_and_zero_orders_stay(tmp_path: Path) -> 
         "1 order rows have a negative amount (first: '-5.0', orders.csv row 2); stored as refunds"
         in notes_of(store)
     )
-    assert "1 orders (50.0%) have an amount of exactly zero" in notes_of(store)
+    assert "orders with an amount of exactly zero: 1 (50.0%)" in notes_of(store)
 
 
 def test_times_in_the_future(tmp_path: Path) -> None:

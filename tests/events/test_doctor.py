@@ -96,7 +96,7 @@ def test_outliers_are_flagged_and_kept(tmp_path: Path) -> None:
     store = prepared(
         orders_csv(tmp_path, [*steady(), "c1,2022-05-05,99999", "c2,2022-05-05,88888"]), tmp_path
     )
-    assert "2 orders (0.11%) are further than 5 robust deviations" in text(told(store), "money")
+    assert "orders (0.11%) lie beyond 5 robust deviations" in text(told(store), "money")
     assert "the largest is 99,999.00. They are kept." in text(told(store), "money")
     assert store.manifest.rows_kept == store.manifest.rows_in
 

@@ -384,7 +384,11 @@ def loyalty(c: Customer) -> Row:
     earned, redeemed = c.of("points_earned"), c.of("points_redeemed")
     moves = [e | {"quantity": abs(e["quantity"]) * (1 if e in earned else -1)} if e["quantity"] is not None else e
              for e in earned + redeemed]  # fmt: skip
+    given, withdrawn = (
+        max((e["event_time"] for e in c.of(k)), default=None) for k in ("consent_given", "consent_withdrawn")
+    )
     return {
+        "suppressed": float(withdrawn is not None and (given is None or given <= withdrawn)),
         "points_balance": known_sum(moves, "quantity"),
         "points_earned_90d": known_sum(c.last(earned, 90), "quantity", abs),
         "points_redeemed_90d": known_sum(c.last(redeemed, 90), "quantity", abs),

@@ -19,8 +19,9 @@ def shop(customers: int = 60, orders: int = 3) -> Frame:
     rng = np.random.default_rng(3)
     who = np.repeat(np.arange(customers), orders)
     days = rng.integers(0, 600, len(who))
-    return pl.DataFrame({"cid": [f"c{w}" for w in who], "value": np.round(rng.gamma(2, 20, len(who)), 2)}).with_columns(
-        day=pl.date(2013, 1, 1) + pl.duration(days=pl.Series(days))
+    value = np.round(rng.gamma(2, 20, len(who)), 2)
+    return pl.DataFrame({"cid": [f"c{w}" for w in who], "value": value, "day": days}).with_columns(
+        day=pl.date(2013, 1, 1) + pl.duration(days="day")
     )
 
 
@@ -31,8 +32,21 @@ def run(frame: Frame, folder: Path, capsys: pytest.CaptureFixture[str], *more: s
 
 
 def run_file(path: Path, folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
-    columns = [f"data.columns.{a}={b}" for a, b in (("customer_id", "cid"), ("event_time", "day"), ("amount", "value"))]
-    code = main(["run", "data=files", f"data.path={path}", *columns, "horizon_days=180", f"output={folder / 'out'}", *more])
+    columns = [
+        f"data.columns.{a}={b}"
+        for a, b in (("customer_id", "cid"), ("event_time", "day"), ("amount", "value"))
+    ]
+    code = main(
+        [
+            "run",
+            "data=files",
+            f"data.path={path}",
+            *columns,
+            "horizon_days=180",
+            f"output={folder / 'out'}",
+            *more,
+        ]
+    )
     return code, capsys.readouterr().err
 
 
@@ -53,19 +67,26 @@ RIGHT: dict[str, tuple[Callable[[], Frame], str]] = {
     "one event only": (lambda: one_of(shop()).head(1), "1 customer"),
     "all customers one-time": (lambda: shop(80, 1), "came back on another day"),
     "negative and zero orders": (
-        lambda: shop().with_columns(value=pl.when(pl.int_range(pl.len()) % 5 == 0).then(-7.0).otherwise("value")),
+        lambda: shop().with_columns(
+            value=pl.when(pl.int_range(pl.len()) % 5 == 0).then(-7.0).otherwise("value")
+        ),
         "refund",
     ),
-    "nothing but zero amounts": (lambda: shop().with_columns(value=pl.lit(0.0)), "amount of exactly zero"),
+    "nothing but zero amounts": (lambda: shop().with_columns(value=pl.lit(0.0)), "an amount of exactly zero"),
     "naive times": (
-        lambda: shop().with_columns(day=pl.col("day").cast(pl.Datetime("us")) + pl.duration(hours=9, minutes=5)),
+        lambda: shop().with_columns(
+            day=pl.col("day").cast(pl.Datetime("us")) + pl.duration(hours=9, minutes=5)
+        ),
         "UTC",
     ),
     "times in the future": (
         lambda: pl.concat([shop(), shop(3).with_columns(day=pl.date(2120, 1, 1))]),
         "future",
     ),
-    "numbers as ids": (lambda: shop().with_columns(cid=pl.col("cid").str.slice(1).cast(pl.Float64)), "60 customers"),
+    "numbers as ids": (
+        lambda: shop().with_columns(cid=pl.col("cid").str.slice(1).cast(pl.Float64)),
+        "60 customers",
+    ),
 }
 
 
@@ -98,7 +119,14 @@ def test_odd_bases_end_right_with_a_line_in_the_report(
         ("cid,day,day\na,2014-01-01,2014-01-01\n", "'day'"),
         ("cid,day,value\na,2014-01-01T10:00,1\nb,2014-01-01T10:00+02:00,2\n", "'day'"),
     ],
-    ids=["empty", "header only", "wrong column name", "text in amounts", "duplicated columns", "mixed time zones"],
+    ids=[
+        "empty",
+        "header only",
+        "wrong column name",
+        "text in amounts",
+        "duplicated columns",
+        "mixed time zones",
+    ],
 )
 def test_broken_files_end_in_one_line_that_names_the_file(
     text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -123,10 +151,16 @@ def test_a_truncated_parquet_file_is_named(tmp_path: Path, capsys: pytest.Captur
     assert "orders.parquet" in err.strip().splitlines()[-1]
 
 
-def test_ids_of_mixed_types_are_told_apart_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ids_of_mixed_types_are_told_apart_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "orders.jsonl"
     path.write_text(
-        "".join(f'{{"cid": {cid}, "day": "2014-0{m}-01", "value": 5}}\n' for m in range(1, 7) for cid in ("7", '"7x"', '"a"'))
+        "".join(
+            f'{{"cid": {cid}, "day": "2014-0{m}-01", "value": 5}}\n'
+            for m in range(1, 7)
+            for cid in ("7", '"7x"', '"a"')
+        )
     )
     code, err = run_file(path, tmp_path, capsys)
     assert code == 0, err
@@ -137,7 +171,9 @@ def test_ids_of_mixed_types_are_told_apart_as_text(tmp_path: Path, capsys: pytes
 def test_a_million_events_of_one_customer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = pl.datetime(2013, 1, 1)
     many = pl.select(pl.int_range(1_000_000).alias("n")).select(
-        cid=pl.lit("whale"), value=(pl.col("n") % 90).cast(pl.Float64) + 1, day=start + pl.duration(seconds=pl.col("n") * 50)
+        cid=pl.lit("whale"),
+        value=(pl.col("n") % 90).cast(pl.Float64) + 1,
+        day=start + pl.duration(seconds=pl.col("n") * 50),
     )
     few = shop(50).with_columns(pl.col("day").cast(pl.Datetime("us")))
     code, err = run(pl.concat([many, few.select("cid", "value", "day")]), tmp_path, capsys)

@@ -215,7 +215,8 @@ def _of_money(facts: Facts) -> Iterator[Row]:
     if far.height:
         count, largest = int(far["n"].sum()), float(bins.select(pl.col("largest").max()).item())
         text = (
-            f"{count:,} orders ({count / facts.orders:.2%}) are further than {_OUTLIER_Z:g} robust deviations from the "
+            f"{count:,} of {facts.orders:,} orders ({count / facts.orders:.2%}) lie beyond {_OUTLIER_Z:g} "
+            f"robust deviations from the "
             f"typical {typical:,.2f}; the largest is {largest:,.2f}. They are kept."
         )
         yield finding(

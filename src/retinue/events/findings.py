@@ -123,7 +123,7 @@ def _of_money(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict
         yield finding(FACT, "money", text)
     if stored.zero_orders:
         share = stored.zero_orders / max(stored.types[ORDER], 1)
-        text = f"{stored.zero_orders:,} orders ({share:.1%}) have an amount of exactly zero; kept as orders."
+        text = f"orders with an amount of exactly zero: {stored.zero_orders:,} ({share:.1%}); kept as orders."
         yield finding(FACT, "money", text, "Leave them out of the export if they are not purchases.")
     if AMOUNT in grouping.columns and tally.empty_amounts:
         text = f"{tally.empty_amounts:,} order rows have no amount; they count as orders without money."

@@ -89,7 +89,9 @@ class Store:
 
     def write_manifest(self) -> None:
         """Last of all, so that a folder with a manifest is a finished store."""
-        write_text(json.dumps(asdict(self.manifest), indent=1, ensure_ascii=False), self.folder / "manifest.json")
+        write_text(
+            json.dumps(asdict(self.manifest), indent=1, ensure_ascii=False), self.folder / "manifest.json"
+        )
 
     def shard_path(self, shard: int) -> Path:
         """File of one shard."""

@@ -25,6 +25,7 @@ OPENED, RESOLVED = "ticket_opened", "ticket_resolved"
 SEVERE = 0.7
 MONTH_DAYS = 365.25 / 12
 USAGE = ("login", "app_open", "visit", "view")
+GIVEN, WITHDRAWN = "consent_given", "consent_withdrawn"
 START, RENEW, CANCEL = "subscription_start", "subscription_renew", "subscription_cancel"
 
 
@@ -276,11 +277,11 @@ SUBSCRIPTION = (
 
 
 def loyalty(frames: Frames) -> pl.LazyFrame:
-    """Per customer with such an event: points in and out (their quantity, whatever its sign), reviews, referrals."""
+    """Per customer with such an event: points (their quantity, whatever its sign), reviews, referrals, consent."""
     kind, points = pl.col(EVENT_TYPE), pl.col(QUANTITY).abs()
     earned, redeemed = kind == "points_earned", kind == "points_redeemed"
     return (
-        frames.of("points_earned", "points_redeemed", "review", "referral")
+        frames.of("points_earned", "points_redeemed", "review", "referral", GIVEN, WITHDRAWN)
         .group_by(CUSTOMER)
         .agg(
             count_if(earned | redeemed).alias("moves"),
@@ -294,6 +295,8 @@ def loyalty(frames: Frames) -> pl.LazyFrame:
             sum_if(redeemed & within(90), points).alias("redeemed_90"),
             count_if(kind == "review").alias("reviews"),
             count_if(kind == "referral").alias("referrals"),
+            pl.when(kind == GIVEN).then(pl.col(AGE)).min().alias("given_age"),
+            pl.when(kind == WITHDRAWN).then(pl.col(AGE)).min().alias("withdrawn_age"),
         )
     )
 
@@ -312,6 +315,16 @@ def _loyalty(
 
 _UNKNOWN = "there were such events, none of known quantity"
 LOYALTY = (
+    _loyalty(
+        "suppressed",
+        "0 or 1",
+        "Whether consent was withdrawn and not given again since.",
+        (
+            pl.col("withdrawn_age").is_not_null()
+            & (pl.col("given_age").is_null() | (pl.col("given_age") >= pl.col("withdrawn_age")))
+        ).cast(pl.Float64),
+        (WITHDRAWN,),
+    ),
     _loyalty(
         "points_balance",
         "points",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from retinue.accel import one_thread
 from retinue.models.btyd import Histories, OrderForecast, OrderModel, predict
 
 Array = NDArray[np.float64]
@@ -26,7 +27,10 @@ class Orders:
     next_order_days: Array
 
 
-def score_orders(model: OrderModel, of: Histories, horizons: list[int], discount_rate_yearly: float) -> Orders:
+@one_thread()
+def score_orders(
+    model: OrderModel, of: Histories, horizons: list[int], discount_rate_yearly: float
+) -> Orders:
     """Predictions for each distinct history, in chunks of bounded memory."""
     pieces: list[OrderForecast] = []
     waits = []
@@ -45,7 +49,9 @@ def score_orders(model: OrderModel, of: Histories, horizons: list[int], discount
 def order_chances(model: OrderModel, of: Histories, days: Sequence[float]) -> Array:
     """P(an order within so many days) of each distinct history; (days, distinct)."""
     times = torch.tensor(list(days), dtype=torch.float64)
-    parts = [torch.stack([model.p_order(part, day) for day in times]) * model.p_alive(part) for part in _chunks(of)]
+    parts = [
+        torch.stack([model.p_order(part, day) for day in times]) * model.p_alive(part) for part in _chunks(of)
+    ]
     return torch.cat(parts, 1).numpy()
 
 

@@ -245,15 +245,25 @@ Btyd = BetaGeometricNBD | ParetoNBD
 class OrderModel(Protocol):
     """What `predict` needs of a model of orders; times in days, horizons (h,), results (customers,) or (h, customers)."""
 
-    def p_alive(self, of: Histories) -> Tensor: ...
+    def p_alive(self, of: Histories) -> Tensor:
+        """P(not dead at T)."""
+        ...
 
-    def p_order(self, of: Histories, horizon_days: Tensor) -> Tensor: ...
+    def p_order(self, of: Histories, horizon_days: Tensor) -> Tensor:
+        """P(an order within the horizon | alive at T)."""
+        ...
 
-    def orders(self, of: Histories, horizon_days: Tensor) -> Tensor: ...
+    def orders(self, of: Histories, horizon_days: Tensor) -> Tensor:
+        """E[orders within each horizon | alive at T]."""
+        ...
 
-    def order_pairs(self, of: Histories, horizon_days: Tensor) -> Tensor: ...
+    def order_pairs(self, of: Histories, horizon_days: Tensor) -> Tensor:
+        """E[N(N - 1) within each horizon | alive at T]."""
+        ...
 
-    def next_order_days(self, of: Histories) -> Tensor: ...
+    def next_order_days(self, of: Histories) -> Tensor:
+        """Median wait, NaN where an order is less likely than not."""
+        ...
 
 
 def _rows(of: Histories, which: Tensor) -> Histories:
@@ -288,7 +298,9 @@ def fit(rung: Rung, sample: Sample, limit: int | None = None) -> Btyd:
         limit: rows used; more are thinned evenly (65,536 for the two closed forms, 16,384 for Pareto/NBD).
     """
     if rung not in FIT_ROWS:
-        raise ValueError(f"rung {rung.value} names no buy-till-you-die model; there are {', '.join(r.value for r in FIT_ROWS)}.")
+        raise ValueError(
+            f"rung {rung.value} names no buy-till-you-die model; there are {', '.join(r.value for r in FIT_ROWS)}."
+        )
     scale = float(sample.columns[2].max().clamp_min(1.0))
     units = torch.tensor([[1.0], [scale], [scale]], dtype=torch.float64)
     thinned = sample.thinned(limit or FIT_ROWS[rung])

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from retinue.accel import one_thread
+
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """(parameters (k,), columns (c, rows)) -> log-likelihood (rows,)."""
 
@@ -55,6 +57,7 @@ def parameters_of(free: Tensor) -> Tensor:
     return torch.exp(LOG_BOUND * torch.tanh(free / LOG_BOUND))
 
 
+@one_thread()
 def maximise(log_likelihood: LogLikelihood, sample: Sample, starts: Sequence[Sequence[float]]) -> Tensor:
     """Parameters (k,) at the maximum of the weighted log-likelihood with a weak normal prior on their logs.
 

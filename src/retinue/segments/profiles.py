@@ -67,13 +67,14 @@ def _sentence(row: dict[str, object], base: dict[str, object]) -> str:
         (SILENCE.columns[0], "last order {} day{} ago"),
     ):
         own, typical = row.get(column), base.get(column)
-        if isinstance(own, float) and isinstance(typical, float):
+        refunded = column == SPEND.columns[0] and isinstance(own, float) and own < 0
+        if isinstance(own, float) and isinstance(typical, float) and not refunded:
             figures.append(
                 f"{words.format(_number(own), '' if own == 1 else 's')} (base: {_number(typical)})"
             )
     share, customers = row[str(SHARE)], row[str(CUSTOMERS)]
     assert isinstance(share, float)
-    told = f"{customers:,} customers ({share:.0%})"
+    told = f"{customers:,} customer{'' if customers == 1 else 's'} ({share:.0%})"
     return f"{told}: typically {', '.join(figures)}." if figures else f"{told}."
 
 
