@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from retinue.cli import main
 from tests.stages.kill_runs import kill_runs
 from tests.stages.runs import assert_same_tables, orders, retinue, words
 
@@ -74,16 +75,15 @@ def test_thirty_killed_runs_resume_to_the_same_tables(tmp_path: Path) -> None:
     assert len(kill_runs(tmp_path, kills=30, seed=1)) == 30
 
 
-def test_two_runs_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_two_runs_in_one_folder_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import fcntl
 
     orders(20).write_parquet(tmp_path / "orders.parquet")
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = retinue(*words(tmp_path / "orders.parquet", tmp_path / "out"))
-    assert done.returncode == 1
-    assert "another run is writing there" in done.stderr
+        assert main(words(tmp_path / "orders.parquet", tmp_path / "out")) == 1
+    assert "another run is writing there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,12 @@ def test_two_runs_in_one_folder_are_told_apart(tmp_path: Path) -> None:
         (["data.time_zone=Mars/Base"], "Mars/Base"),
     ],
 )
-def test_mistakes_end_in_one_line(finished: Path, tmp_path: Path, more: list[str], says: str) -> None:
-    done = retinue(*words(finished / "orders.parquet", tmp_path / "out", *more))
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_end_in_one_line(
+    finished: Path, tmp_path: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(words(finished / "orders.parquet", tmp_path / "out", *more))
+    err = capsys.readouterr().err
+    assert code == 1
+    assert says in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
     assert not list(tmp_path.rglob("*unfinished*"))
