@@ -94,6 +94,11 @@ def torch_device(engine: EngineChoice) -> torch.device:
     return torch.device("cuda" if engine.is_gpu and torch.cuda.is_available() else "cpu")
 
 
+def xgboost_device(engine: EngineChoice) -> str:
+    """Where trees grow: cuda or cpu, in XGBoost's words."""
+    return "cuda" if engine.is_gpu else "cpu"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Torch on one thread, for problems so small that waking another costs more than it brings (also a decorator)."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ COMMANDS = {
     "segment": "find micro-segments, name them, and place every customer in one",
     "forecast": "forecast churn, orders and value of every customer; decide quadrants",
     "report": "draw the report from the tables, bringing up what is missing",
-    "run": "all of the above, resuming where an earlier run of the same folder stopped",
+    "backtest": "hold every rung against past futures, with standard errors, and say who wins",
+    "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
+    "run": "prepare to report, resuming where an earlier run of the same folder stopped",
 }
 
 # Options that a command's result depends on; a command also needs what the commands before it need.
@@ -50,6 +53,22 @@ SECTIONS = {
         "shards",
         "seed",
     ),
+    "backtest": (
+        "data",
+        "cutoff",
+        "horizon_days",
+        "origins",
+        "rungs",
+        "seeds",
+        "seed",
+        "tracking",
+        "value",
+        "segments",
+        "output",
+        "engine",
+        "shards",
+    ),
+    "ledger": (),
     "report": (),
     "run": (),
 }
@@ -61,6 +80,11 @@ EXAMPLES = {
         "            data.columns.amount=value cutoff=2014-12-31 horizon_days=365 output=out/",
     ],
     "doctor": ["retinue doctor data=files data.path='exports/*.csv' data.time_zone=Europe/London"],
+    "backtest": [
+        "retinue backtest data=cdnow origins=3 horizon_days=273",
+        "retinue backtest data=online_retail cutoff=[2011-06-09,2011-09-09] horizon_days=91",
+    ],
+    "ledger": ["retinue ledger data=cdnow cutoff=1997-09-30 horizon_days=[90,273]"],
     "features": ["retinue features data=cdnow cutoff=[1997-06-30,1997-09-30]"],
 }
 
@@ -112,12 +136,24 @@ def _command(words: list[str], screen: Console) -> int:
     options = resolve(rest)
     _log_to(screen)
     with _progress(screen) as progress:
-        from retinue.pipeline import Stage, advance
-
-        stage = Stage.report if command in ("run", "report") else Stage[command]
-        run = advance(options, stage, progress)
-    _show(command, run, options)
+        show = _work(command, options, progress)
+    show()
     return 0
+
+
+def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
+    """Does the command; what it returns shows the result."""
+    from retinue.pipeline import Stage, advance, run_backtest, run_ledger
+    from retinue.reporting.terminal import show_backtest, show_ledger
+
+    if command == "backtest":
+        run, found = run_backtest(options, progress)
+        return partial(show_backtest, Console(), run.folder, found)
+    if command == "ledger":
+        run, reckoning = run_ledger(options, progress)
+        return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)
+    stage = Stage.report if command in ("run", "report") else Stage[command]
+    return partial(_show, command, advance(options, stage, progress), options)
 
 
 def _overview() -> None:

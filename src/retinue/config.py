@@ -42,9 +42,20 @@ class Rung(Enum):
     """What makes the forecast."""
 
     auto = "auto"
+    own_rate = "own_rate"
     bg_nbd = "bg_nbd"
     mbg_nbd = "mbg_nbd"
     pareto_nbd = "pareto_nbd"
+    xgboost = "xgboost"
+    blend = "blend"
+
+
+class Tracking(Enum):
+    """Where Weights & Biases keeps what a command found."""
+
+    off = "off"
+    offline = "offline"
+    online = "online"
 
 
 def option(default: Any, help: str, unit: str = "") -> Any:
@@ -176,10 +187,23 @@ class Options:
         365, "length of the future, or a list; the report leads with the longest", "days"
     )
     output: str | None = option(None, "folder for everything the run leaves; null = runs/<data.name>")
-    forecaster: Rung = option(Rung.auto, "auto (best on held-out history), bg_nbd, mbg_nbd or pareto_nbd")
+    forecaster: Rung = option(
+        Rung.auto, "auto (best on held-out history), own_rate, bg_nbd, mbg_nbd, pareto_nbd, xgboost or blend"
+    )
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
     seed: int = option(0, "of everything random")
+    origins: int = option(
+        4, "past cutoffs of a backtest, evenly spaced; a given cutoff list takes their place"
+    )
+    rungs: list[Rung] = option([], "rungs that a backtest compares; empty = all")
+    seeds: int = option(3, "seeds per random rung in a backtest, from seed on")
+    ledger: str | None = option(
+        None,
+        "folder that keeps every forecast of the base; null = <output>/ledger",
+    )
+    retrain_cost: float = option(0.0, "what making and rolling out new forecasts costs", "account currency")
+    tracking: Tracking = option(Tracking.off, "Weights & Biases run of a backtest: off, offline or online")
     experiment: Any = option(None, "preset of conf/experiment: several options at once")
 
     def __post_init__(self) -> None:
@@ -200,6 +224,9 @@ class Options:
         _within("segments.min_share", self.segments.min_share, 0.0, 0.5)
         _within("segments.max_segments", self.segments.max_segments, 1, 64)
         _within("shards", self.shards, 0, 65_536)
+        _within("origins", self.origins, 1, 100)
+        _within("seeds", self.seeds, 1, 100)
+        _within("retrain_cost", self.retrain_cost, 0.0, float("inf"))
 
     @property
     def cutoffs(self) -> list[str]:
@@ -215,6 +242,11 @@ class Options:
     def folder(self) -> Path:
         """Where the run's tables stand."""
         return Path(self.output or f"runs/{self.data.name}")
+
+    @property
+    def ledger_folder(self) -> Path:
+        """Where the base's forecasts are kept from run to run."""
+        return Path(self.ledger) if self.ledger else self.folder / "ledger"
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

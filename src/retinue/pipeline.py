@@ -1,19 +1,14 @@
-"""The way through the house: which stage follows which, what each reads and leaves, and what may be skipped."""
+"""The way through the house: what each stage does with the tables before it, and the judging of forecasts."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from enum import Enum
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +17,46 @@ import polars as pl
 from retinue.accel import choose_engine, collect
 from retinue.config import Options, Rung, as_yaml
 from retinue.decisions.quadrants import quadrants
+from retinue.evaluation.folds import check_origins, rolling_origins
 from retinue.evaluation.realised import evaluate, realised
+from retinue.evaluation.reconciliation import reconcile
 from retinue.events.doctor import doctor
-from retinue.events.prepare import fingerprint, prepare
-from retinue.events.store import Store, write_table, write_text
-from retinue.events.timeline import check_cutoff, days_before, instant, is_after, is_observed
+from retinue.events.prepare import prepare
+from retinue.events.store import write_table, write_text
+from retinue.events.timeline import days_before, is_after, is_observed
 from retinue.features.catalogue import LeftOut
 from retinue.features.query import available
 from retinue.features.table import build
-from retinue.forecasting.ladder import choose_rung
-from retinue.forecasting.score import forecast
+from retinue.forecasting.backtest import Backtest, backtest, contenders
+from retinue.forecasting.ladder import champion
+from retinue.forecasting.ledger import About, Ledger, Reckoning, drift_since, mature, next_maturity
+from retinue.forecasting.rungs import Scorer, fit_rung, training_at
 from retinue.reporting.activity import activity_tables
+from retinue.reporting.backtest_page import build_backtest_page
+from retinue.reporting.ledger_page import build_ledger_page
 from retinue.reporting.report import build_report
 from retinue.reporting.tables import ReportTables
+from retinue.reporting.tracking import track
+from retinue.runs import (
+    Progress,
+    Run,
+    Stage,
+    chain,
+    check_output,
+    is_fresh,
+    only_run,
+    sizes,
+    stage_key,
+    stamp_path,
+    unheard,
+)
 from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,
     DECISIONS,
-    FORECASTS,
     HORIZON_DAYS,
     QUALITY,
     SEGMENTS,
-    InputError,
 )
 from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lineage import lineage
@@ -53,176 +66,7 @@ from retinue.segments.profiles import profiles
 
 log = logging.getLogger("retinue")
 
-
-class Stage(Enum):
-    """The stages in the order they run; each leaves finished tables and a stamp."""
-
-    prepare = "prepare"
-    doctor = "doctor"
-    features = "features"
-    segment = "segment"
-    forecast = "forecast"
-    report = "report"
-
-
-NEEDS: dict[Stage, tuple[Stage, ...]] = {
-    Stage.prepare: (),
-    Stage.doctor: (Stage.prepare,),
-    Stage.features: (Stage.prepare,),
-    Stage.segment: (Stage.features,),
-    Stage.forecast: (Stage.features,),
-    Stage.report: (Stage.doctor, Stage.segment, Stage.forecast),
-}
-
-OUTPUTS: dict[Stage, tuple[str, ...]] = {
-    Stage.prepare: ("events/manifest.json",),
-    Stage.doctor: ("quality.parquet",),
-    Stage.features: ("features.parquet", "features_before.parquet"),
-    Stage.segment: (
-        "segments.parquet",
-        "segment_profiles.parquet",
-        "segment_lineage.parquet",
-        "segment_migration.parquet",
-        "segment_model.json",
-    ),
-    Stage.forecast: ("forecasts.parquet", "decisions.parquet", "metrics.json"),
-    Stage.report: ("report.html",),
-}
-
-Progress = Callable[[str, float], None]
-
-
-def unheard(text: str, done: float) -> None:
-    """The progress of callers that want none."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run folder with the options that fill it."""
-
-    options: Options
-    folder: Path
-    progress: Progress = unheard
-
-    def table(self, name: str) -> Path:
-        """Path of a table by name, e.g. `forecasts`."""
-        return self.folder / f"{name}.parquet"
-
-    def read(self, name: str) -> pl.DataFrame:
-        """A finished table."""
-        return pl.read_parquet(self.table(name))
-
-    @property
-    def store(self) -> Store:
-        """The prepared events."""
-        return Store.open(self.folder / "events")
-
-    @property
-    def cutoffs(self) -> list[datetime]:
-        """Cutoffs as instants, ascending; the end of observation where none was given.
-
-        Raises:
-            InputError: a cutoff before the first event.
-        """
-        store = self.store
-        given = sorted({instant(text, store.local_zone) for text in self.options.cutoffs}) or [
-            store.observation_end
-        ]
-        for cutoff in given:
-            check_cutoff(cutoff, datetime.fromisoformat(store.manifest.first_event))
-        return given
-
-    @property
-    def horizon_days(self) -> int:
-        """The leading horizon: the longest."""
-        return self.options.horizons[-1]
-
-
-@contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; the kernel drops it with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"output={folder}: another run is writing there. Wait for it, or give another output."
-            ) from error
-        yield
-
-
-@cache
-def _code_fingerprint() -> str:
-    """Changes when any of our source files does, so that no table outlives the code that made it."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _stage_options(stage: Stage, options: Options) -> Any:
-    """The options that a stage's tables depend on."""
-    match stage:
-        case Stage.prepare:
-            return [asdict(options.data), options.shards, fingerprint(options.data, options.shards)]
-        case Stage.doctor:
-            return [options.cutoffs, options.horizons]
-        case Stage.features:
-            return [options.cutoffs, options.segments.compare_days]
-        case Stage.segment:
-            return [asdict(options.segments), options.seed, _text_of(options.segments.previous)]
-        case Stage.forecast:
-            return [
-                options.horizons,
-                options.forecaster,
-                asdict(options.value),
-                asdict(options.decisions),
-                options.seed,
-            ]
-        case Stage.report:
-            return [options.horizons, options.data.name, asdict(options.value), asdict(options.decisions)]
-
-
-def _text_of(path: str | None) -> str | None:
-    """Content of the earlier segment model; its own reader says what is wrong with it."""
-    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else path
-
-
-def stage_key(stage: Stage, options: Options) -> str:
-    """What a stage's tables follow from: code, its options, and the keys of the stages it needs."""
-    parts = [_code_fingerprint(), stage.value, _stage_options(stage, options)]
-    parts += [stage_key(need, options) for need in NEEDS[stage]]
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
-
-
-def _stamp(run: Run, stage: Stage) -> Path:
-    return run.folder / ".stages" / f"{stage.value}.json"
-
-
-def _sizes(run: Run, stage: Stage) -> dict[str, int]:
-    paths = [run.folder / name for name in OUTPUTS[stage]]
-    if stage is Stage.prepare:
-        paths += sorted((run.folder / "events").glob("*.parquet"))
-    return {str(p.relative_to(run.folder)): p.stat().st_size for p in paths if p.is_file()}
-
-
-def is_fresh(run: Run, stage: Stage, key: str) -> bool:
-    """Whether the stage was finished from the same inputs and its files still stand as it left them."""
-    path = _stamp(run, stage)
-    if not path.is_file():
-        return False
-    stamp = json.loads(path.read_text(encoding="utf-8"))
-    return bool(stamp == {"key": key, "files": _sizes(run, stage)})
-
-
-def _chain(stage: Stage) -> list[Stage]:
-    """The stage and all it needs, in running order."""
-    needed = {stage}
-    for later in reversed(Stage):
-        if later in needed:
-            needed.update(NEEDS[later])
-    return [s for s in Stage if s in needed]
+__all__ = ["Run", "Stage", "advance", "run_backtest", "run_ledger"]
 
 
 def _prepare(run: Run) -> None:
@@ -281,13 +125,21 @@ def _forecast(run: Run) -> None:
     options, store, features = run.options, run.store, run.read("features")
     forecasts, metrics = [], {}
     for cutoff in run.cutoffs:
+        known = features.filter(pl.col(CUTOFF) == cutoff)
+        training = training_at(store, cutoff, options.horizons, options, known)
         rung, scores = options.forecaster, None
         if rung is Rung.auto:
-            rung, scores = choose_rung(store, cutoff, run.horizon_days, options)
-            log.info("forecast: %s, chosen on held-out history", rung.value)
-        made = forecast(features.filter(pl.col(CUTOFF) == cutoff), options, rung, options.horizons)
-        forecasts.append(FORECASTS.check(made))
-        metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, rung, scores)
+            rung, scores = champion(training)
+            why = (
+                "leads on held-out history"
+                if scores.height
+                else "the history is too short to try others so far ahead"
+            )
+            log.info("forecast: %s (%s)", rung.value, why)
+        scorer = fit_rung(rung, training)
+        made = scorer(known, options.horizons)
+        forecasts.append(made)
+        metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, scorer, scores)
     table = pl.concat(forecasts).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
     latest = metrics[run.cutoffs[-1].isoformat()]
     decided = quadrants(table.filter(pl.col(CUTOFF) == run.cutoffs[-1]), options.decisions)
@@ -296,25 +148,43 @@ def _forecast(run: Run) -> None:
     )
     write_table(DECISIONS.check(decided), run.table("decisions"))
     write_table(table, run.table("forecasts"))
+    _keep(run, table)
+
+
+def _keep(run: Run, forecasts: pl.DataFrame) -> None:
+    """Puts the forecasts into the base's ledger; the same run again changes nothing there."""
+    segments = run.table("segments")
+    about = About(
+        run.read("features"),
+        pl.read_parquet(segments) if segments.is_file() else None,
+        run.store.observation_end,
+        run.store.local_zone,
+    )
+    fingerprint = stage_key(Stage.forecast, run.options)[:16]
+    if Ledger(run.options.ledger_folder).append(fingerprint, forecasts, about):
+        log.info("ledger: %d forecasts kept in %s", forecasts.height, run.options.ledger_folder)
 
 
 def _metrics(
-    run: Run, made: pl.DataFrame, cutoff: datetime, rung: Rung, scores: pl.DataFrame | None
+    run: Run, made: pl.DataFrame, cutoff: datetime, scorer: Scorer, scores: pl.DataFrame | None
 ) -> dict[str, Any]:
-    """What came true at each horizon that the data cover, and why not at the others."""
+    """The totals of each horizon, what came true where the data cover it, and why not where they do not."""
     store = run.store
     found: dict[str, Any] = {
         "cutoff": cutoff.isoformat(),
-        "model": rung.value,
+        "model": scorer.rung.value,
+        "totals": {},
         "realised": {},
         "not_realised": {},
     }
     if scores is not None:
         found["rungs"] = scores.to_dicts()
     for days in run.options.horizons:
+        within = made.filter(pl.col(HORIZON_DAYS) == days)
+        found["totals"][str(days)] = scorer.totals(within)
         if is_observed(store.observation_end, cutoff, days):
             truth = realised(store.scan(), cutoff, days, store.local_zone).collect()
-            found["realised"][str(days)] = evaluate(made.filter(pl.col(HORIZON_DAYS) == days), truth)
+            found["realised"][str(days)] = evaluate(within, truth)
         else:
             end = f"{store.observation_end:%Y-%m-%d}"
             found["not_realised"][str(days)] = f"the data end on {end}, before cutoff + {days} days"
@@ -342,6 +212,7 @@ def _report(run: Run) -> None:
         quadrant_rules=options.decisions,
         migration=run.read("segment_migration"),
         metrics=json.loads((run.folder / "metrics.json").read_text(encoding="utf-8")),
+        reconciled=run.read("reconciled") if run.table("reconciled").is_file() else None,
     )
     write_text(build_report(tables), run.folder / "report.html")
 
@@ -363,29 +234,75 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
         InputError: a mistake in data or options, or another run in the same folder.
     """
     run = Run(options, options.folder, progress)
-    _check_output(run.folder)
-    with _only_run(run.folder):
+    check_output(run.folder)
+    with only_run(run.folder):
         choose_engine(options.engine)
         write_text(as_yaml(options), run.folder / "config.yaml")
-        for stage in _chain(until):
+        for stage in chain(until):
             key = stage_key(stage, options)
             if is_fresh(run, stage, key):
                 log.info("%s: unchanged, kept", stage.value)
                 continue
-            _stamp(run, stage).unlink(missing_ok=True)
+            stamp_path(run, stage).unlink(missing_ok=True)
             started = time.monotonic()
             WORK[stage](run)
-            write_text(json.dumps({"key": key, "files": _sizes(run, stage)}), _stamp(run, stage))
+            write_text(json.dumps({"key": key, "files": sizes(run, stage)}), stamp_path(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
     return run
 
 
-def _check_output(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output={folder}: is a file; give a folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output={folder}: cannot be made ({error.strerror}); give a folder you may write to."
-        ) from error
+def run_backtest(options: Options, progress: Progress = unheard) -> tuple[Run, Backtest]:
+    """Prepares the events and holds every rung against past futures; leaves backtest.parquet and backtest.html.
+
+    Raises:
+        InputError: a mistake in data or options, or data too short for the origins asked for.
+    """
+    run = advance(options, Stage.prepare, progress)
+    store, days = run.store, run.horizon_days
+    first = datetime.fromisoformat(store.manifest.first_event)
+    origins = (
+        run.cutoffs
+        if options.cutoffs
+        else rolling_origins(first, store.observation_end, days, options.origins)
+    )
+    check_origins(origins, store.observation_end, days)
+    with only_run(run.folder):
+        found = backtest(store, origins, days, contenders(options), options, progress)
+        write_table(found.scores, run.table("backtest"))
+        write_table(found.sentinels, run.table("backtest_sentinels"))
+        currency = options.data.currency or store.manifest.currency
+        write_text(
+            build_backtest_page(options.data.name, currency, store.local_zone, found),
+            run.folder / "backtest.html",
+        )
+    track(options.tracking, run.folder, options.data.name, found)
+    return run, found
+
+
+def run_ledger(options: Options, progress: Progress = unheard) -> tuple[Run, Reckoning]:
+    """Forecasts, keeps the forecasts, and holds all kept ones that have matured against what came true.
+
+    Leaves matured.parquet, reconciled.parquet, drift.parquet, ledger.html, and the report with its ledger section.
+
+    Raises:
+        InputError: a mistake in data or options.
+    """
+    advance(options, Stage.segment, progress)
+    run = advance(options, Stage.forecast, progress)
+    with only_run(run.folder):
+        _keep(run, run.read("forecasts"))
+        ledger = Ledger(options.ledger_folder)
+        kept = ledger.read()
+        matured = mature(kept, run.store)
+        latest = run.read("features").filter(pl.col(CUTOFF) == run.cutoffs[-1])
+        drift = drift_since(ledger, kept, latest)
+        found = Reckoning(
+            kept, matured, reconcile(matured), drift, next_maturity(kept, run.store), options.retrain_cost
+        )
+        write_table(matured, run.table("matured"))
+        write_table(drift, run.table("drift"))
+        write_table(found.reconciled, run.table("reconciled"))
+        currency = options.data.currency or run.store.manifest.currency
+        page = build_ledger_page(options.data.name, currency, run.store.local_zone, found)
+        write_text(page, run.folder / "ledger.html")
+    return advance(options, Stage.report, progress), found

@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "schema", "config", "events", "features", "segments", "models", "evaluation", "forecasting", "decisions",
     },
 }  # fmt: skip
+MAY_IMPORT["runs"] = {"schema", "config", "events"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set()

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.evaluation import metrics
+from retinue.evaluation import metrics, profit, proper
 from retinue.events.timeline import future, history
 from retinue.models.predictive import HurdleLogNormal, orders_log_score, pinball
 from retinue.schema import (
@@ -52,6 +52,8 @@ WHY = {
     "mae": NOT_GIVEN,
     "pinball_90": NOT_GIVEN,
     "crps": NOT_GIVEN,
+    "captured_10": "nothing was realised",
+    "captured_20": "nothing was realised",
     "coverage_90": NO_MARGIN,
     "width_90": NO_MARGIN,
 }
@@ -146,12 +148,16 @@ def _column(part: pl.DataFrame, name: str) -> Array:
 
 def _churn(orders: Array, p_churn: Array) -> dict[str, Any]:
     churned = (orders == 0).astype(float)
+    parts = proper.brier_parts(churned, p_churn)
     return {
         "realised_share": float(churned.mean()),
         "predicted_share": float(p_churn.mean()),
         "auroc": metrics.churn_auroc(churned, p_churn),
         "average_precision": metrics.churn_average_precision(churned, p_churn),
         "brier": metrics.brier(churned, p_churn),
+        "brier_reliability": parts.reliability,
+        "brier_resolution": parts.resolution,
+        "brier_uncertainty": parts.uncertainty,
         "log_loss": metrics.churn_log_loss(churned, p_churn),
         "ece": metrics.expected_calibration_error(churned, p_churn),
         "reliability": metrics.reliability(churned, p_churn),
@@ -160,16 +166,18 @@ def _churn(orders: Array, p_churn: Array) -> dict[str, Any]:
 
 def _orders(part: pl.DataFrame) -> dict[str, Any]:
     came, expected = _column(part, REALISED_ORDERS), _column(part, EXPECTED_ORDERS)
-    score = None
+    score = crps = None
     if _given(part, ORDERS_SHAPE):
-        shape = _column(part, ORDERS_SHAPE)
-        score = float(-orders_log_score(came, _column(part, P_CHURN), expected, shape).mean())
+        said = (_column(part, P_CHURN), expected, _column(part, ORDERS_SHAPE))
+        score = float(-orders_log_score(came, *said).mean())
+        crps = float(proper.orders_crps(came, *said).mean())
     return {
         "realised": float(came.sum()),
         "predicted": float(expected.sum()),
         "rmse": metrics.rmse(came, expected),
         "bias_percent": metrics.bias_percent(came, expected),
         "log_score": score,
+        "crps": crps,
     }
 
 
@@ -186,13 +194,17 @@ def _value(part: pl.DataFrame) -> dict[str, Any]:
         "mae_of_mean": metrics.mae(came, expected),
         "pinball_90": None,
         "crps": None,
+        "log_score": None,
+        "captured_10": profit.captured(came, expected, 0.1),
+        "captured_20": profit.captured(came, expected, 0.2),
         "deciles": metrics.deciles(came, expected),
     }
     if _given(part, SPEND_DEVIATION):
         outcome = _outcome(part)
         scores["mae"] = metrics.mae(came, outcome.quantile(0.5))
         scores["pinball_90"] = float(pinball(came, outcome.quantile(0.9), 0.9).mean())
-        scores["crps"] = float(outcome.crps(came).mean())
+        scores["crps"] = float(proper.value_crps(came, outcome).mean())
+        scores["log_score"] = float(proper.value_log_score(came, outcome).mean())
     return scores | _interval(part)
 
 
@@ -219,7 +231,11 @@ def _all_zero(part: pl.DataFrame) -> dict[str, Any]:
     churn = _churn(orders, np.ones(part.height))
     return {
         "churn": {name: churn[name] for name in ("auroc", "average_precision", "brier", "ece")},
-        "orders": {"rmse": metrics.rmse(orders, zero), "bias_percent": metrics.bias_percent(orders, zero)},
+        "orders": {
+            "rmse": metrics.rmse(orders, zero),
+            "bias_percent": metrics.bias_percent(orders, zero),
+            "crps": float(orders.mean()),
+        },
         "value": {
             "gini": metrics.normalised_gini(spend, zero),
             "rmse": metrics.rmse(spend, zero),
@@ -227,6 +243,8 @@ def _all_zero(part: pl.DataFrame) -> dict[str, Any]:
             "bias_percent": metrics.bias_percent(spend, zero),
             "pinball_90": float(pinball(spend, zero, 0.9).mean()),
             "crps": metrics.mae(spend, zero),
+            "captured_10": profit.captured(spend, zero, 0.1),
+            "captured_20": profit.captured(spend, zero, 0.2),
             "coverage_90": metrics.coverage(spend, zero, zero),
         },
     }

@@ -61,6 +61,11 @@ def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int) 
     return observation_end >= horizon_end(cutoff, horizon_days)
 
 
+def had_been_observed(observation_end: str, cutoff: datetime, horizon_days: int) -> pl.Expr:
+    """Whether the data had covered the whole future window, for a column of ends of observation."""
+    return pl.col(observation_end) >= horizon_end(cutoff, horizon_days)
+
+
 def age_days(cutoff: datetime) -> pl.Expr:
     """Days from the event to the cutoff, with their fraction; a window of n days before the cutoff is `age < n`."""
     return (pl.lit(cutoff) - pl.col(EVENT_TIME)).dt.total_microseconds() / 86_400_000_000.0

@@ -18,13 +18,12 @@ CHUNK_ROWS = 4_096  # × forty nodes fits a core's cache
 
 @dataclass(frozen=True)
 class Orders:
-    """The order forecast of each distinct history: (h, distinct) each, and the wait (distinct,)."""
+    """The order forecast of each distinct history: (h, distinct) each."""
 
     p_churn: Array
     expected_orders: Array
     discounted_orders: Array
     shape: Array
-    next_order_days: Array
 
 
 @one_thread()
@@ -33,17 +32,19 @@ def score_orders(
 ) -> Orders:
     """Predictions for each distinct history, in chunks of bounded memory."""
     pieces: list[OrderForecast] = []
-    waits = []
     for part in _chunks(of):
         pieces.append(predict(model, part, horizons, discount_rate_yearly))
-        waits.append(model.next_order_days(part))
     return Orders(
         p_churn=torch.cat([piece.p_churn for piece in pieces], 1).numpy(),
         expected_orders=torch.cat([piece.expected_orders for piece in pieces], 1).numpy(),
         discounted_orders=torch.cat([piece.discounted_orders for piece in pieces], 1).numpy(),
         shape=torch.cat([piece.shape for piece in pieces], 1).numpy(),
-        next_order_days=torch.cat(waits).numpy(),
     )
+
+
+def order_waits(model: OrderModel, of: Histories) -> Array:
+    """Median wait of each distinct history, NaN where more likely never; (distinct,)."""
+    return torch.cat([model.next_order_days(part) for part in _chunks(of)]).numpy()
 
 
 def order_chances(model: OrderModel, of: Histories, days: Sequence[float]) -> Array:

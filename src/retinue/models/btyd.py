@@ -243,26 +243,26 @@ Btyd = BetaGeometricNBD | ParetoNBD
 
 
 class OrderModel(Protocol):
-    """What `predict` needs of a model of orders; times in days, horizons (h,), results (customers,) or (h, customers)."""
+    """What `predict` needs of a model of orders; times in days, horizons (h,)."""
 
     def p_alive(self, of: Histories) -> Tensor:
-        """P(not dead at T)."""
+        """P(not lost at T), (customers,)."""
         ...
 
     def p_order(self, of: Histories, horizon_days: Tensor) -> Tensor:
-        """P(an order within the horizon | alive at T)."""
+        """P(an order within the horizon | alive at T), (customers,)."""
         ...
 
     def orders(self, of: Histories, horizon_days: Tensor) -> Tensor:
-        """E[orders within each horizon | alive at T]."""
+        """E[orders within each horizon | alive at T], (h, customers)."""
         ...
 
     def order_pairs(self, of: Histories, horizon_days: Tensor) -> Tensor:
-        """E[N(N - 1) within each horizon | alive at T]."""
+        """E[N(N - 1) | alive at T] for each horizon, (h, customers)."""
         ...
 
     def next_order_days(self, of: Histories) -> Tensor:
-        """Median wait, NaN where an order is less likely than not."""
+        """Median wait, (customers,)."""
         ...
 
 

@@ -75,7 +75,7 @@ class HurdleLogNormal:
         variance = np.log1p((self.deviation / safe) ** 2)
         return np.log(safe) - variance / 2, np.sqrt(np.maximum(variance, 1e-18))
 
-    def quantile(self, level: float) -> Array:
+    def quantile(self, level: float | Array) -> Array:
         """Smallest value that the outcome stays at or below with this probability; (rows,)."""
         middle, spread = self._logs
         inside = (level - self.p_zero) / np.maximum(1 - self.p_zero, np.finfo(float).eps)

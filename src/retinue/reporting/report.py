@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from retinue.reporting import charts_check, charts_time, charts_value, overview, views
 from retinue.reporting.figures import Chart, embedded
+from retinue.reporting.ledger_page import time_section
+from retinue.reporting.pages import environment, part
 from retinue.reporting.tables import ReportTables, scored_customers
 from retinue.reporting.words import Money, count, day, plural
 
@@ -24,7 +23,9 @@ def build_report(tables: ReportTables) -> str:
     """
     scored, money = scored_customers(tables), Money(tables.currency)
     spend_bias = charts_check.spend_bias(tables.metrics, tables.horizon_days)
-    charts = _charts(tables, scored, money)
+    charts, ledger = _charts(tables, scored, money), None
+    if tables.reconciled is not None and tables.reconciled.height:
+        ledger = time_section(tables.reconciled, tables.manifest.local_zone, money)
     context: dict[str, Any] = {
         "name": tables.name,
         "cutoff_day": day(tables.cutoff, tables.manifest.local_zone),
@@ -49,13 +50,14 @@ def build_report(tables: ReportTables) -> str:
         "event_types": sorted(tables.manifest.event_types.items(), key=lambda item: (-item[1], item[0])),
         "assumptions": views.assumptions(tables, money),
         "charts": {chart.key: chart for chart in charts},
-        "figures": embedded(charts),
+        "ledger": ledger,
+        "figures": embedded([*charts, *(ledger.charts if ledger else ())]),
         "plotly_js": Markup(get_plotlyjs()),
-        "style": _part("report.css"),
-        "script": _part("report.js"),
+        "style": part("report.css"),
+        "script": part("report.js"),
         "count": count,
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return environment().get_template("report.html.j2").render(context)
 
 
 def _charts(tables: ReportTables, scored: Any, money: Money) -> list[Chart]:
@@ -77,20 +79,3 @@ def _charts(tables: ReportTables, scored: Any, money: Money) -> list[Chart]:
             charts_value.quadrant_map(scored, rules, money, horizon),
         ]
     return [chart for chart in drawn if chart is not None]
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("retinue", "reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def _part(name: str) -> Markup:
-    """A file of this package, put into the page as it stands."""
-    return Markup(files("retinue.reporting").joinpath(name).read_text(encoding="utf-8"))

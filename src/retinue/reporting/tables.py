@@ -64,6 +64,7 @@ class ReportTables:
     quadrant_rules: DecisionOptions
     migration: pl.DataFrame | None = None
     metrics: dict[str, Any] | None = None
+    reconciled: pl.DataFrame | None = None
 
 
 def scored_customers(tables: ReportTables) -> pl.DataFrame:

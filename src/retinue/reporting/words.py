@@ -11,7 +11,14 @@ from zoneinfo import ZoneInfo
 
 _SIGNS = {"USD": "$", "GBP": "£", "EUR": "€", "JPY": "¥", "INR": "₹"}
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-_MODELS = {"bg_nbd": "BG/NBD", "mbg_nbd": "MBG/NBD", "pareto_nbd": "Pareto/NBD"}
+_MODELS = {
+    "own_rate": "Own rate",
+    "bg_nbd": "BG/NBD",
+    "mbg_nbd": "MBG/NBD",
+    "pareto_nbd": "Pareto/NBD",
+    "xgboost": "XGBoost",
+    "blend": "Blend",
+}
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
 

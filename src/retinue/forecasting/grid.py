@@ -1,0 +1,171 @@
+"""A grid of past cutoffs: what was known at each, and what came true after it up to the cutoff of the forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from retinue.accel import EngineChoice, collect
+from retinue.evaluation.realised import realised
+from retinue.events.store import Store
+from retinue.events.timeline import days_before, history
+from retinue.features.catalogue import Family
+from retinue.features.query import available, features_at
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EVENT_TYPE, FREQUENCY, HORIZON_DAYS, ORDER, T_DAYS
+
+MOST_CUSTOMERS = 25_000
+MOST_CUTOFFS = 16
+LEAST_CUSTOMERS = 50
+LEAST_DAYS = 7
+ORIGINS = 3
+THIRDS = 3  # cutoffs per inner horizon
+OLDEST = 1 / 8  # of the history must lie before a cutoff of the grid
+FURTHEST = 0.6  # of the history may lie after an inner origin
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the grid's cutoffs lie, in days before the cutoff of the forecast.
+
+    Attributes:
+        asked_days: The longest horizon asked for.
+        inner_days: The horizon that inner forecasts are judged at: the asked one, or a third of the history.
+        offsets: Of every cutoff of the grid, ascending.
+        horizons: Of the examples, ascending.
+        origins: Those offsets at which inner forecasts are made and judged.
+    """
+
+    asked_days: int
+    inner_days: int
+    offsets: tuple[int, ...]
+    horizons: tuple[int, ...]
+    origins: tuple[int, ...]
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether inner forecasts look at least half as far ahead as the asked one; a shorter look cannot rank rungs."""
+        return 2 * self.inner_days >= self.asked_days
+
+    @property
+    def disjoint_windows(self) -> float:
+        """How many windows of the inner horizon's length the judged futures amount to."""
+        return 1 + (self.origins[-1] - self.origins[0]) / self.inner_days if self.origins else 0.0
+
+
+def layout(span_days: int, horizon_days: int) -> Layout | None:
+    """The grid for a history of so many days; None where it is too short to hold one.
+
+    Cutoffs lie a third of the inner horizon apart (a 48th of the history where that is more), 16 at most. The
+    inner origins are three, the latest with just its window observed, spread as far as leaves each two fifths
+    of the history.
+
+    Args:
+        span_days: first order to cutoff.
+        horizon_days: the longest horizon asked for.
+    """
+    inner = min(horizon_days, span_days // 3)
+    if inner < LEAST_DAYS:
+        return None
+    step = max(-(-inner // THIRDS), span_days // 48)
+    steps = min(MOST_CUTOFFS, int(span_days * (1 - OLDEST)) // step)
+    offsets = tuple(step * i for i in range(1, steps + 1))
+    wanted = sorted({step, inner, 2 * inner, horizon_days})
+    horizons = tuple(days for days in wanted if days <= min(horizon_days, offsets[-1]))
+    first = -(-inner // step)
+    room = int(span_days * FURTHEST) // step - first
+    gap = min(THIRDS, room // (ORIGINS - 1))
+    count = ORIGINS if gap else 1 + max(min(room, 1), 0)
+    origins = tuple(step * (first + i * max(gap, 1)) for i in range(count))
+    return Layout(horizon_days, inner, offsets, horizons, tuple(o for o in origins if o in offsets))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Features and outcomes of (a sample of) the customers at past cutoffs.
+
+    Attributes:
+        cutoff: Of the forecast; nothing after it was read.
+        layout: Which cutoffs and horizons there are.
+        features: Per offset in days, the features of customers who had ordered, sorted by customer_id.
+        truth: The `realised` table of every cutoff and horizon whose window closed at the cutoff or before.
+    """
+
+    cutoff: datetime
+    layout: Layout
+    features: dict[int, pl.DataFrame]
+    truth: pl.DataFrame
+
+    def at(self, offset: int) -> datetime:
+        """The cutoff so many days before."""
+        return days_before(self.cutoff, offset)
+
+    def outcomes(self, offset: int, horizon_days: int) -> pl.DataFrame:
+        """Rows of `truth` for one cutoff and horizon, in the row order of its features."""
+        window = (pl.col(CUTOFF) == self.at(offset)) & (pl.col(HORIZON_DAYS) == horizon_days)
+        keys = self.features[offset].select(CUSTOMER_ID)
+        return keys.join(
+            self.truth.filter(window), on=CUSTOMER_ID, how="left", validate="1:1", maintain_order="left"
+        )
+
+    def windows(self, closed_by: int = 0) -> list[tuple[int, int]]:
+        """(offset, horizon_days) of the examples: of each cutoff the longest window that closes in time.
+
+        Args:
+            closed_by: days before the grid's cutoff at which a window must have closed.
+        """
+        found = []
+        for offset in self.features:
+            fits = [days for days in self.layout.horizons if offset - days >= closed_by]
+            found += [(offset, fits[-1])] if fits else []
+        return found
+
+
+def grid_at(
+    store: Store,
+    cutoff: datetime,
+    horizons: Sequence[int],
+    engine: EngineChoice,
+    most_customers: int = MOST_CUSTOMERS,
+) -> Grid | None:
+    """The grid before one cutoff, or None where the history is too short or fewer than 50 customers are known.
+
+    More customers than `most_customers` are thinned to those with the lowest codes, which are hashes;
+    features that look at the whole base (cohorts, prices) then look at the sample.
+
+    Args:
+        store: prepared events.
+        cutoff: end of what may be read.
+        horizons: asked for, whole days.
+        engine: runs the queries.
+        most_customers: at most.
+    """
+    known = _sampled(history(store.scan(), cutoff), engine, most_customers)
+    zone = store.local_zone
+    btyd = collect(features_at(known, cutoff, zone, families=(Family.btyd,)), engine)
+    span = btyd[T_DAYS].max() if btyd.height else None
+    plan = layout(int(span), max(horizons)) if isinstance(span, (int, float)) else None
+    if plan is None or btyd[FREQUENCY].count() < LEAST_CUSTOMERS:
+        return None
+    kept = available(store.manifest)[0]
+    features = {}
+    for offset in plan.offsets:
+        asked = features_at(known, days_before(cutoff, offset), zone, features=kept)
+        buyers = collect(asked, engine).filter(pl.col(FREQUENCY).is_not_null()).sort(CUSTOMER_ID)
+        if buyers.height >= LEAST_CUSTOMERS:
+            features[offset] = buyers
+    pairs = [(o, h) for o in features for h in sorted({*plan.horizons, plan.inner_days}) if h <= o]
+    truth = [realised(known, days_before(cutoff, o), h, zone) for o, h in pairs]
+    return Grid(cutoff, plan, features, pl.concat([query.collect() for query in truth])) if truth else None
+
+
+def _sampled(known: pl.LazyFrame, engine: EngineChoice, most: int) -> pl.LazyFrame:
+    buyers = collect(known.filter(pl.col(EVENT_TYPE) == ORDER).select(pl.col(CUSTOMER).unique()), engine)[
+        CUSTOMER
+    ]
+    if len(buyers) > most:
+        known = known.filter(pl.col(CUSTOMER) <= int(np.sort(buyers.to_numpy())[most - 1]))
+    return collect(known, engine).lazy()

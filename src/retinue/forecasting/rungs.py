@@ -1,0 +1,222 @@
+"""Every rung with one signature: `fit_rung(rung, training)` gives a scorer, the scorer gives the `forecasts` table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import assert_never
+
+import numpy as np
+import polars as pl
+
+from retinue.accel import choose_engine, collect, xgboost_device
+from retinue.config import Options, Rung
+from retinue.events.store import Store
+from retinue.events.timeline import history
+from retinue.features.query import available, features_at
+from retinue.forecasting.blend import Blend, best_weight
+from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
+from retinue.forecasting.grid import Grid, grid_at
+from retinue.forecasting.intervals import Levels, fit_levels
+from retinue.forecasting.outlook import Law, Outlook, Predictor, fit_law
+from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
+from retinue.forecasting.trees import fit_trees
+from retinue.forecasting.trials import Trial, lead
+from retinue.models.own_rate import OwnRate
+from retinue.schema import (
+    CUSTOMER,
+    CUTOFF,
+    EXPECTED_ORDERS,
+    EXPECTED_SPEND,
+    REALISED_ORDERS,
+    REALISED_SPEND,
+    InputError,
+)
+
+DEFAULT = Rung.pareto_nbd
+LAWS = (Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)  # the first stands where none is clearly better
+NOW = 0
+NOBODY = Law(
+    OwnRate(1.0, 1.0), None
+)  # of a base where nobody has ordered, so that it says nothing of anybody
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a rung may learn from at one cutoff; fits are kept, so that rungs share them.
+
+    Attributes:
+        buyers: Features at the cutoff of customers who have ordered, sorted by customer_id.
+        grid: Past cutoffs with their outcomes; None where the history is too short or the base too small.
+        options: value, segments.new_days, engine and seed.
+        kept: Fits so far, by rung and days before the cutoff.
+        tried: Trials so far, likewise.
+    """
+
+    buyers: pl.DataFrame
+    grid: Grid | None
+    options: Options
+    kept: dict[tuple[Rung, int], Predictor] = field(default_factory=dict, compare=False)
+    tried: dict[tuple[Rung, int], Trial] = field(default_factory=dict, compare=False)
+
+    @property
+    def origins(self) -> tuple[int, ...]:
+        """Past origins at which rungs can be tried, in days before the cutoff, latest first."""
+        if self.grid is None:
+            return ()
+        return tuple(o for o in self.grid.layout.origins if o in self.grid.features)
+
+    def predictor(self, rung: Rung, offset: int = NOW) -> Predictor:
+        """The rung fitted on what was known so many days before the cutoff."""
+        if (rung, offset) not in self.kept:
+            self.kept[rung, offset] = self._fit(rung, offset)
+        return self.kept[rung, offset]
+
+    def _fit(self, rung: Rung, offset: int) -> Predictor:
+        match rung:
+            case _ if self.buyers.is_empty():
+                return NOBODY
+            case Rung.own_rate | Rung.bg_nbd | Rung.mbg_nbd | Rung.pareto_nbd:
+                same = (fit for (_, at), fit in self.kept.items() if at == offset and isinstance(fit, Law))
+                return fit_law(rung, self._buyers(offset), next(same, None))
+            case Rung.xgboost:
+                law = self.predictor(self.best_law(), offset)
+                if self.grid is None or not isinstance(law, Law):
+                    return law
+                device = xgboost_device(choose_engine(self.options.engine))
+                return fit_trees(law, self.grid, offset, self.options.seed, device)
+            case Rung.blend:
+                others = [origin for origin in self.origins if origin != offset]
+                law_rung = self.best_law()
+                tried = [[self.trial(r, o) for o in others] for r in (law_rung, Rung.xgboost)]
+                law, trees = (self.predictor(r, offset) for r in (law_rung, Rung.xgboost))
+                return Blend(law, trees, best_weight(tried[0], tried[1]))
+            case Rung.auto:
+                raise ValueError("rung auto names no model: choose one first.")
+        assert_never(rung)
+
+    def _buyers(self, offset: int) -> pl.DataFrame:
+        if offset == NOW:
+            return self.buyers
+        assert self.grid is not None
+        return self.grid.features[offset]
+
+    def trial(self, rung: Rung, origin: int) -> Trial:
+        """The rung's forecast at one of `origins`, beside what came."""
+        if (rung, origin) not in self.tried:
+            self.tried[rung, origin] = self._try(rung, origin)
+        return self.tried[rung, origin]
+
+    def _try(self, rung: Rung, origin: int) -> Trial:
+        assert self.grid is not None
+        buyers, days = self.grid.features[origin], self.grid.layout.inner_days
+        said = self.predictor(rung, origin).outlook(buyers, [days], 0.0)
+        came = self.grid.outcomes(origin, days)
+        orders, spend = (
+            came[name].to_numpy().astype(np.float64) for name in (REALISED_ORDERS, REALISED_SPEND)
+        )
+        return Trial(origin, buyers, buyers[CUSTOMER].to_numpy(), orders, spend, said)
+
+    def trials(self, rung: Rung) -> list[Trial]:
+        """At every origin."""
+        return [self.trial(rung, origin) for origin in self.origins]
+
+    def best_law(self) -> Rung:
+        """The statistical rung to start from: Pareto/NBD, or one that beats it clearly on past origins."""
+        best = DEFAULT
+        for rung in LAWS[1:] if self.origins else ():
+            if lead(self.trials(rung), self.trials(best)).wins:
+                best = rung
+        return best
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A fitted rung: features in, `forecasts` out.
+
+    Attributes:
+        rung: Named in every row.
+        predictor: The fit, its level corrected where past origins agree on it.
+        levels: Of the intervals, as past origins set them.
+        options: value.
+        tried: Its forecasts at past origins, corrected likewise, latest first.
+    """
+
+    rung: Rung
+    predictor: Predictor
+    levels: Levels
+    options: Options
+    tried: tuple[Trial, ...]
+
+    def __call__(self, features: pl.DataFrame, horizons: Sequence[int]) -> pl.DataFrame:
+        """The `forecasts` table, sorted by customer_id, cutoff, horizon_days; no row for who has never ordered.
+
+        Raises:
+            InputError: a column is missing, a history cannot be, or the features hold several cutoffs.
+        """
+        buyers, asked = buyers_of(features), sorted(set(horizons))
+        if buyers.is_empty():
+            return forecasts_table([])
+        if buyers[CUTOFF].n_unique() > 1:
+            raise InputError(
+                "features: hold several cutoffs, and a rung is fitted at one. Score them one at a time."
+            )
+        value = self.options.value
+        said = self.predictor.outlook(buyers, asked, value.discount_rate_yearly)
+        wait = self.predictor.next_order_days(buyers)
+        return forecasts_table([rows_of(buyers, said, wait, asked, self.rung.value, self.levels, value)])
+
+    def totals(self, forecasts: pl.DataFrame) -> dict[str, dict[str, float | None]]:
+        """Total orders and spend of its forecasts at one horizon, with 90 % intervals from past misses."""
+        found: dict[str, dict[str, float | None]] = {}
+        for what, column in (("orders", EXPECTED_ORDERS), ("spend", EXPECTED_SPEND)):
+            total, factor = float(forecasts[column].sum()), total_factor(self.tried, what)
+            span = (None, None) if factor is None else (total / factor, total * factor)
+            found[what] = {"expected": total, "lower": span[0], "upper": span[1]}
+        return found
+
+
+def training_at(
+    store: Store,
+    cutoff: datetime,
+    horizons: Sequence[int],
+    options: Options,
+    features: pl.DataFrame | None = None,
+) -> Training:
+    """What every rung may learn from at a cutoff; nothing after it is read.
+
+    Args:
+        store: prepared events of one base.
+        cutoff: end of history.
+        horizons: asked for, whole days.
+        options: engine, seed, value and segments.new_days.
+        features: the features at the cutoff, where they are made already.
+    """
+    engine = choose_engine(options.engine)
+    if features is None:
+        asked = features_at(
+            history(store.scan(), cutoff), cutoff, store.local_zone, features=available(store.manifest)[0]
+        )
+        features = collect(asked, engine)
+    return Training(buyers_of(features), grid_at(store, cutoff, horizons, engine), options)
+
+
+def fit_rung(rung: Rung, training: Training) -> Scorer:
+    """The rung at the training's cutoff, with its level and intervals set by its own forecasts at past origins.
+
+    Args:
+        rung: any but auto. xgboost corrects the best law; without enough past it is that law.
+        training: from `training_at`.
+    """
+    predictor, trials = training.predictor(rung), training.trials(rung)
+    correction = correction_of(trials, training.grid.layout.disjoint_windows) if training.grid else None
+    if correction is not None:
+        predictor = Recalibrated(predictor, correction)
+        trials = [_moved(trial, moved(trial.outlook, correction)) for trial in trials]
+    levels = fit_levels(trials, training.options.segments.new_days)
+    return Scorer(rung, predictor, levels, training.options, tuple(trials))
+
+
+def _moved(trial: Trial, outlook: Outlook) -> Trial:
+    return Trial(trial.offset, trial.buyers, trial.codes, trial.orders, trial.spend, outlook)

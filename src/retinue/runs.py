@@ -1,0 +1,217 @@
+"""A run folder: the stages in their order, what each leaves, the stamps that let a finished one be kept, and the lock."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from retinue.config import Options
+from retinue.events.prepare import fingerprint
+from retinue.events.store import Store
+from retinue.events.timeline import check_cutoff, instant
+from retinue.schema import InputError
+
+
+class Stage(Enum):
+    """The stages in the order they run; each leaves finished tables and a stamp."""
+
+    prepare = "prepare"
+    doctor = "doctor"
+    features = "features"
+    segment = "segment"
+    forecast = "forecast"
+    report = "report"
+
+
+NEEDS: dict[Stage, tuple[Stage, ...]] = {
+    Stage.prepare: (),
+    Stage.doctor: (Stage.prepare,),
+    Stage.features: (Stage.prepare,),
+    Stage.segment: (Stage.features,),
+    Stage.forecast: (Stage.features,),
+    Stage.report: (Stage.doctor, Stage.segment, Stage.forecast),
+}
+
+OUTPUTS: dict[Stage, tuple[str, ...]] = {
+    Stage.prepare: ("events/manifest.json",),
+    Stage.doctor: ("quality.parquet",),
+    Stage.features: ("features.parquet", "features_before.parquet"),
+    Stage.segment: (
+        "segments.parquet",
+        "segment_profiles.parquet",
+        "segment_lineage.parquet",
+        "segment_migration.parquet",
+        "segment_model.json",
+    ),
+    Stage.forecast: ("forecasts.parquet", "decisions.parquet", "metrics.json"),
+    Stage.report: ("report.html",),
+}
+
+Progress = Callable[[str, float], None]
+
+
+def unheard(text: str, done: float) -> None:
+    """The progress of callers that want none."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder with the options that fill it."""
+
+    options: Options
+    folder: Path
+    progress: Progress = unheard
+
+    def table(self, name: str) -> Path:
+        """Path of a table by name, e.g. `forecasts`."""
+        return self.folder / f"{name}.parquet"
+
+    def read(self, name: str) -> pl.DataFrame:
+        """A finished table."""
+        return pl.read_parquet(self.table(name))
+
+    @property
+    def store(self) -> Store:
+        """The prepared events."""
+        return Store.open(self.folder / "events")
+
+    @property
+    def cutoffs(self) -> list[datetime]:
+        """Cutoffs as instants, ascending; the end of observation where none was given.
+
+        Raises:
+            InputError: a cutoff before the first event.
+        """
+        store = self.store
+        given = sorted({instant(text, store.local_zone) for text in self.options.cutoffs}) or [
+            store.observation_end
+        ]
+        for cutoff in given:
+            check_cutoff(cutoff, datetime.fromisoformat(store.manifest.first_event))
+        return given
+
+    @property
+    def horizon_days(self) -> int:
+        """The leading horizon: the longest."""
+        return self.options.horizons[-1]
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; the kernel drops it with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"output={folder}: another run is writing there. Wait for it, or give another output."
+            ) from error
+        yield
+
+
+@cache
+def _code_fingerprint() -> str:
+    """Changes when any of our source files does, so that no table outlives the code that made it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stage_options(stage: Stage, options: Options) -> Any:
+    """The options that a stage's tables depend on."""
+    match stage:
+        case Stage.prepare:
+            return [asdict(options.data), options.shards, fingerprint(options.data, options.shards)]
+        case Stage.doctor:
+            return [options.cutoffs, options.horizons]
+        case Stage.features:
+            return [options.cutoffs, options.segments.compare_days]
+        case Stage.segment:
+            return [asdict(options.segments), options.seed, _text_of(options.segments.previous)]
+        case Stage.forecast:
+            return [
+                options.horizons,
+                options.forecaster,
+                options.segments.new_days,
+                asdict(options.value),
+                asdict(options.decisions),
+                options.seed,
+            ]
+        case Stage.report:
+            reconciled = options.folder / "reconciled.parquet"
+            seen = hashlib.sha256(reconciled.read_bytes()).hexdigest() if reconciled.is_file() else None
+            return [
+                options.horizons,
+                options.data.name,
+                asdict(options.value),
+                asdict(options.decisions),
+                seen,
+            ]
+
+
+def _text_of(path: str | None) -> str | None:
+    """Content of the earlier segment model; its own reader says what is wrong with it."""
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else path
+
+
+def stage_key(stage: Stage, options: Options) -> str:
+    """What a stage's tables follow from: code, its options, and the keys of the stages it needs."""
+    parts = [_code_fingerprint(), stage.value, _stage_options(stage, options)]
+    parts += [stage_key(need, options) for need in NEEDS[stage]]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def stamp_path(run: Run, stage: Stage) -> Path:
+    """Says that the stage is finished, and from which inputs."""
+    return run.folder / ".stages" / f"{stage.value}.json"
+
+
+def sizes(run: Run, stage: Stage) -> dict[str, int]:
+    """Bytes of each file that the stage has left."""
+    paths = [run.folder / name for name in OUTPUTS[stage]]
+    if stage is Stage.prepare:
+        paths += sorted((run.folder / "events").glob("*.parquet"))
+    return {str(p.relative_to(run.folder)): p.stat().st_size for p in paths if p.is_file()}
+
+
+def is_fresh(run: Run, stage: Stage, key: str) -> bool:
+    """Whether the stage was finished from the same inputs and its files still stand as it left them."""
+    path = stamp_path(run, stage)
+    if not path.is_file():
+        return False
+    stamp = json.loads(path.read_text(encoding="utf-8"))
+    return bool(stamp == {"key": key, "files": sizes(run, stage)})
+
+
+def chain(stage: Stage) -> list[Stage]:
+    """The stage and all it needs, in running order."""
+    needed = {stage}
+    for later in reversed(Stage):
+        if later in needed:
+            needed.update(NEEDS[later])
+    return [s for s in Stage if s in needed]
+
+
+def check_output(folder: Path) -> None:
+    """Makes the folder, or raises InputError."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output={folder}: is a file; give a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output={folder}: cannot be made ({error.strerror}); give a folder you may write to."
+        ) from error
