@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from retinue.events.store import Manifest, Store
-from retinue.features import available, build
+from retinue.features import available_at, build
 from retinue.schema import EVENTS
 
 FIRST, LAST = datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -142,7 +142,7 @@ def measured(folder: Path, cutoffs: int) -> dict[str, float]:
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "rows": table.select(pl.len()).collect().item(),
-        "features": len(available(store.manifest)[0]),
+        "features": len(available_at(store.scan(), LAST, store.local_zone)[0]),
         "peak_gb": _peak_gb(),
     }
 

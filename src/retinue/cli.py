@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "draw the report from the tables, bringing up what is missing",
     "backtest": "hold every rung against past futures, with standard errors, and say who wins",
     "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
+    "worlds": "simulate a customer base with known truth: kind=… customers=… days=… seed=…",
     "run": "prepare to report, resuming where an earlier run of the same folder stopped",
 }
 
@@ -69,6 +70,7 @@ SECTIONS = {
         "shards",
     ),
     "ledger": (),
+    "worlds": ("worlds", "seed", "output"),
     "report": (),
     "run": (),
 }
@@ -85,6 +87,7 @@ EXAMPLES = {
         "retinue backtest data=online_retail cutoff=[2011-06-09,2011-09-09] horizon_days=91",
     ],
     "ledger": ["retinue ledger data=cdnow cutoff=1997-09-30 horizon_days=[90,273]"],
+    "worlds": ["retinue worlds kind=seasonal customers=20000 seed=1 output=world/"],
     "features": ["retinue features data=cdnow cutoff=[1997-06-30,1997-09-30]"],
 }
 
@@ -133,6 +136,10 @@ def _command(words: list[str], screen: Console) -> int:
         return 0
     from retinue.config import resolve
 
+    if command == "worlds":
+        rest = [
+            f"worlds.{word}" if word.split("=")[0] in ("kind", "customers", "days") else word for word in rest
+        ]
     options = resolve(rest)
     _log_to(screen)
     with _progress(screen) as progress:
@@ -143,6 +150,8 @@ def _command(words: list[str], screen: Console) -> int:
 
 def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
     """Does the command; what it returns shows the result."""
+    if command == "worlds":
+        return _world(options)
     from retinue.pipeline import Stage, advance, run_backtest, run_ledger
     from retinue.reporting.terminal import show_backtest, show_ledger
 
@@ -154,6 +163,20 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
         return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)
     stage = Stage.report if command in ("run", "report") else Stage[command]
     return partial(_show, command, advance(options, stage, progress), options)
+
+
+def _world(options: Options) -> Callable[[], None]:
+    from pathlib import Path
+
+    from retinue.worlds import write_world
+
+    asked = options.worlds
+    folder = Path(options.output or f"runs/worlds/{asked.kind}")
+    made = write_world(asked.kind, asked.customers, options.seed, folder, asked.days)
+    lines = [
+        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in made.items()
+    ]
+    return partial(print, "\n".join([*lines, f"worlds: done; everything is in {folder}"]))
 
 
 def _overview() -> None:
@@ -277,9 +300,9 @@ def _findings(out: Console, run: Run) -> None:
 
 def _catalogue(out: Console, run: Run) -> None:
     """Every feature with its unit and sentence; for those the base cannot have, why."""
-    from retinue.features.query import available
+    from retinue.features.query import available_at
 
-    kept, left_out = available(run.store.manifest)
+    kept, left_out = available_at(run.store.scan(), run.cutoffs[-1], run.store.local_zone)
     table = Table("feature", "unit", "what it says", box=None, pad_edge=False, header_style="bold")
     for feature in kept:
         table.add_row(f"[cyan]{feature.name}[/]", _escaped(feature.unit), _escaped(feature.sentence))

@@ -173,6 +173,15 @@ class DecisionOptions:
 
 
 @dataclass
+class WorldOptions:
+    """A simulated base with known truth (`retinue worlds`)."""
+
+    kind: str = option("pareto_nbd", "process and effects; a wrong one is answered with the list")
+    customers: int = option(10_000, "size of the base", "customers")
+    days: int = option(730, "length of the history", "days")
+
+
+@dataclass
 class Options:
     """Everything a run can be told."""
 
@@ -182,6 +191,7 @@ class Options:
     value: ValueOptions = option(ValueOptions, "margin and discounting")
     segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
     decisions: DecisionOptions = option(DecisionOptions, "value × risk quadrants")
+    worlds: WorldOptions = option(WorldOptions, "simulated bases")
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
     horizon_days: Any = option(
         365, "length of the future, or a list; the report leads with the longest", "days"
@@ -224,6 +234,7 @@ class Options:
         _within("segments.min_share", self.segments.min_share, 0.0, 0.5)
         _within("segments.max_segments", self.segments.max_segments, 1, 64)
         _within("shards", self.shards, 0, 65_536)
+        _within("seed", self.seed, 0, 2**32 - 1)
         _within("origins", self.origins, 1, 100)
         _within("seeds", self.seeds, 1, 100)
         _within("retrain_cost", self.retrain_cost, 0.0, float("inf"))

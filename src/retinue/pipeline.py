@@ -23,9 +23,9 @@ from retinue.evaluation.reconciliation import reconcile
 from retinue.events.doctor import doctor
 from retinue.events.prepare import prepare
 from retinue.events.store import write_table, write_text
-from retinue.events.timeline import days_before, is_after, is_observed
+from retinue.events.timeline import days_before, instant, is_after, is_observed
 from retinue.features.catalogue import LeftOut
-from retinue.features.query import available
+from retinue.features.query import available_at
 from retinue.features.table import build
 from retinue.forecasting.backtest import Backtest, backtest, contenders
 from retinue.forecasting.ladder import champion
@@ -88,7 +88,8 @@ def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
 def _features(run: Run) -> None:
     store, cutoffs = run.store, run.cutoffs
     engine = choose_engine(run.options.engine)
-    for line in left_out_lines(available(store.manifest)[1]):
+    kept, left_out = available_at(store.scan(), cutoffs[-1], store.local_zone)
+    for line in left_out_lines(left_out):
         log.info("features: %s", line)
 
     def told(done: int, shards: int) -> None:
@@ -96,12 +97,12 @@ def _features(run: Run) -> None:
 
     # A shard fits in memory, where Polars' in-memory engine beats its streaming one.
     how = partial(collect, engine=engine) if engine.is_gpu else pl.LazyFrame.collect
-    build(store, cutoffs, run.table("features"), told, collect=how)
+    build(store, cutoffs, run.table("features"), told, kept, how)
     before = run.table("features_before")
     before.unlink(missing_ok=True)
-    earlier = days_before(cutoffs[-1], run.options.segments.compare_days)
+    earlier = days_before(cutoffs[-1], run.options.segments.compare_days, store.local_zone)
     if earlier != cutoffs[-1] and is_after(earlier, datetime.fromisoformat(store.manifest.first_event)):
-        build(store, [earlier], before, collect=how)
+        build(store, [earlier], before, features=kept, collect=how)
 
 
 def _segment(run: Run) -> None:
@@ -182,7 +183,7 @@ def _metrics(
     for days in run.options.horizons:
         within = made.filter(pl.col(HORIZON_DAYS) == days)
         found["totals"][str(days)] = scorer.totals(within)
-        if is_observed(store.observation_end, cutoff, days):
+        if is_observed(store.observation_end, cutoff, days, store.local_zone):
             truth = realised(store.scan(), cutoff, days, store.local_zone).collect()
             found["realised"][str(days)] = evaluate(within, truth)
         else:
@@ -234,6 +235,8 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
         InputError: a mistake in data or options, or another run in the same folder.
     """
     run = Run(options, options.folder, progress)
+    for text in options.cutoffs:
+        instant(text, "UTC")  # a slip is told before hours of work, not after
     check_output(run.folder)
     with only_run(run.folder):
         choose_engine(options.engine)
@@ -263,9 +266,9 @@ def run_backtest(options: Options, progress: Progress = unheard) -> tuple[Run, B
     origins = (
         run.cutoffs
         if options.cutoffs
-        else rolling_origins(first, store.observation_end, days, options.origins)
+        else rolling_origins(first, store.observation_end, days, options.origins, store.local_zone)
     )
-    check_origins(origins, store.observation_end, days)
+    check_origins(origins, store.observation_end, days, store.local_zone)
     with only_run(run.folder):
         found = backtest(store, origins, days, contenders(options), options, progress)
         write_table(found.scores, run.table("backtest"))

@@ -143,6 +143,9 @@ T_DAYS = Column("T_days", pl.Int64, "whole days, first day with an order to the 
 NET_SPEND_EVER = Column(
     "net_spend_ever", pl.Float64, "account currency, orders less refunds", "no known amount"
 )
+VALUED_TRANSACTIONS = Column(
+    "valued_transactions", pl.Float64, "days with an order of known amount", "no order yet"
+)
 REFUND_VALUE_EVER = Column(
     "refund_value_ever", pl.Float64, "account currency paid back, ≥ 0", "no known amount"
 )

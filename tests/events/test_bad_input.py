@@ -8,11 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from retinue.config import Source
 from retinue.events.doctor import doctor
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
 from retinue.schema import (
     AMOUNT,
+    CURE,
     CUSTOMER_ID,
     EVENT_TIME,
     EVENT_TYPE,
@@ -84,6 +86,31 @@ def test_text_in_amounts(tmp_path: Path) -> None:
         "['free']",
     )
     assert prepared(path, tmp_path, null_values=["free"]).manifest.rows_kept == 70
+
+
+@pytest.mark.parametrize("text", ['"1,234.56"', '"1,5"', "$5"])
+def test_money_written_otherwise_is_never_called_unknown(tmp_path: Path, text: str) -> None:
+    rows = [*GOOD, *[f"c{n},2024-01-05,{text}" for n in range(10)]]
+    with pytest.raises(InputError, match=r"plain decimals such as 1234\.56") as told:
+        prepared(orders_csv(tmp_path, rows), tmp_path)
+    assert "null_values" not in str(told.value)
+    few = prepared(orders_csv(tmp_path, [*GOOD, f"c1,2024-01-05,{text}"]), tmp_path)
+    cures = [str(note[CURE]) for note in few.manifest.notes if "unusable numbers" in note[FINDING]]
+    assert len(cures) == 1
+    assert "plain decimals" in cures[0]
+    assert "null_values" not in cures[0]
+
+
+@pytest.mark.parametrize("source", ["files", "online_retail"])
+def test_an_empty_path_is_no_path(tmp_path: Path, source: str) -> None:
+    with pytest.raises(InputError, match=r"data\.path=: no path was given"):
+        prepare(options("", source=Source[source]), tmp_path / "store")
+
+
+def test_one_column_cannot_be_both_customer_and_time(tmp_path: Path) -> None:
+    path = orders_csv(tmp_path, GOOD)
+    columns = {"customer_id": "event_time"}
+    refused(path, tmp_path, "column 'event_time' cannot be both customer_id and event_time", columns=columns)
 
 
 def test_a_little_text_in_amounts_is_quarantined(tmp_path: Path) -> None:
@@ -300,7 +327,7 @@ def test_one_customer_only(tmp_path: Path) -> None:
 def test_one_event_only(tmp_path: Path) -> None:
     store = prepared(orders_csv(tmp_path, ["a,2024-01-01,1"]), tmp_path)
     assert store.manifest.events == 1
-    assert "problem: rows: there are 1 events in all" in quality(store)
+    assert "problem: rows: there is 1 event in all" in quality(store)
 
 
 def test_all_customers_one_time(tmp_path: Path) -> None:

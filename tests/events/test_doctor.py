@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -116,6 +117,33 @@ def test_silence_before_the_stated_end_is_noticed(tmp_path: Path) -> None:
     assert "the last event lies 156 days before the end of history" in text(told(store), "span")
 
 
+@pytest.mark.parametrize(
+    ("end", "verdict"),
+    [
+        ("2024-03-29", "churn: supported by these data."),
+        ("2024-06-30", "churn: weak, since the data end 156 days before the cutoff."),
+        (
+            "2028-01-26",
+            "churn: not supported, since the data end 1,461 days before the cutoff, more than half of the "
+            "2,217 days since the first order.",
+        ),
+    ],
+)
+def test_data_that_end_long_before_the_cutoff_support_less(tmp_path: Path, end: str, verdict: str) -> None:
+    table = told(prepared(orders_csv(tmp_path, steady()), tmp_path, observation_end=end))
+    assert text(table, "churn") == verdict
+    for output in ("orders", "clv"):
+        assert text(table, output) == verdict.replace("churn", output)
+    assert text(table, "segments") == "segments: supported by these data."
+
+
+def test_one_of_a_kind_is_told_in_the_singular(tmp_path: Path) -> None:
+    table = told(prepared(orders_csv(tmp_path, ["a,2024-01-01,1"]), tmp_path))
+    said = "\n".join(table[FINDING])
+    assert "1 customer with 1 event (order 1)." in said
+    assert not re.search(r"\b1 (customers|buyers|orders|events|refunds|days)\b", said), said
+
+
 def test_less_than_two_years_hold_no_season(tmp_path: Path) -> None:
     store = prepared(orders_csv(tmp_path, steady(days=200, every=9)), tmp_path)
     table = told(store).filter(pl.col(TOPIC) == "season")
@@ -138,7 +166,7 @@ def test_refund_delays_are_read_from_linked_refunds(tmp_path: Path) -> None:
 def test_consent_coverage(tmp_path: Path) -> None:
     rows = [f"c{n},2024-01-0{n + 1},order" for n in range(4)] + ["c1,2024-01-09,consent_given"]
     store = prepared(orders_csv(tmp_path, rows, "customer_id,event_time,event_type"), tmp_path)
-    assert text(told(store), "consent") == "1 customers (25%) have said yes or no to being contacted."
+    assert text(told(store), "consent") == "1 customer (25%) has said yes or no to being contacted."
 
 
 def test_no_orders_at_all(tmp_path: Path) -> None:

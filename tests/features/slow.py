@@ -91,6 +91,7 @@ def btyd(c: Customer) -> Row:
         "frequency": len(c.days) - 1 if has else None,
         "recency_days": (c.days[-1] - c.days[0]).days if has else None,
         "T_days": (c.today - c.days[0]).days if has else None,
+        "valued_transactions": sum(value(day) is not None for day in c.days) if has else None,
         "monetary_value": mean(value(day) for day in c.days[1:]),
         "days_since_last": (c.today - c.days[-1]).days if has else None,
         "days_since_first_event": max(c.ago(e) for e in c.events),

@@ -10,7 +10,7 @@ from retinue.events.store import Manifest, Store
 from tests.features.histories import CUTOFF, ZONE
 
 
-def stored(frame: pl.DataFrame, folder: Path, shards: int, has_clock: bool = True) -> Store:
+def stored(frame: pl.DataFrame, folder: Path, shards: int) -> Store:
     """The events in shards, as `prepare` leaves them."""
     folder.mkdir(parents=True, exist_ok=True)
     types = dict(frame.group_by("event_type").len().sort("event_type").iter_rows())
@@ -19,7 +19,7 @@ def stored(frame: pl.DataFrame, folder: Path, shards: int, has_clock: bool = Tru
         rows_duplicate=0, events=frame.height, customers=frame["customer"].n_unique(), columns=frame.columns,
         event_types=types, first_event="2020-01-01T00:00:00+00:00", last_event=CUTOFF.isoformat(),
         observation_end=CUTOFF.isoformat(), observation_end_given=True, time_zone="UTC", local_zone=ZONE,
-        has_clock=has_clock, currency="", notes=[],
+        has_clock=True, currency="", notes=[],
     )  # fmt: skip
     store = Store(folder, manifest)
     for shard in range(shards):

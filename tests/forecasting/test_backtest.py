@@ -72,7 +72,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def origins(store: Store, count: int = 3) -> list[datetime]:
-    return rolling_origins(START, store.observation_end, DAYS, count)
+    return rolling_origins(START, store.observation_end, DAYS, count, "UTC")
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +93,16 @@ def score(
 
 def test_origins_leave_every_future_observed() -> None:
     end = START + timedelta(days=300)
-    assert rolling_origins(START, end, 60, 3) == [START + timedelta(days=d) for d in (120, 180, 240)]
-    squeezed = rolling_origins(START, end, 200, 3)
+    assert rolling_origins(START, end, 60, 3, "UTC") == [START + timedelta(days=d) for d in (120, 180, 240)]
+    squeezed = rolling_origins(START, end, 200, 3, "UTC")
     assert squeezed[-1] == START + timedelta(days=100)
     assert squeezed[0] == START + timedelta(days=50)
-    assert rolling_origins(START, end, 60, 1) == [START + timedelta(days=240)]
+    assert rolling_origins(START, end, 60, 1, "UTC") == [START + timedelta(days=240)]
     with pytest.raises(InputError, match="origins=4"):
-        rolling_origins(START, end, 290, 4)
+        rolling_origins(START, end, 290, 4, "UTC")
     with pytest.raises(InputError, match="before cutoff"):
-        check_origins([start := START + timedelta(days=250)], end, 60)
-    check_origins([start], end, 50)
+        check_origins([start := START + timedelta(days=250)], end, 60, "UTC")
+    check_origins([start], end, 50, "UTC")
 
 
 def test_the_past_holds_no_future_and_the_scrambled_store_another(store: Store) -> None:

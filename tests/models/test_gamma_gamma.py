@@ -122,3 +122,29 @@ def test_equal_amounts_are_expected_again() -> None:
 @pytest.mark.parametrize("gross", [column(math.nan, math.nan), column(0.0, 0.0), column(-3.0)])
 def test_no_money_is_no_model(gross: Tensor) -> None:
     assert fit_gamma_gamma(torch.ones_like(gross), gross, torch.zeros_like(gross)) is None
+
+
+def test_customers_who_get_all_for_free_do_not_borrow_the_payers_value() -> None:
+    rng = np.random.default_rng(4)
+    n = torch.from_numpy(rng.integers(1, 6, 8_000).astype(np.float64))
+    rate = rng.gamma(4.0, 0.1, 8_000)
+    paid = torch.from_numpy(rng.gamma(2.0 * n.numpy(), 1 / rate))
+    gross = torch.where(torch.arange(8_000) % 2 == 0, paid, torch.zeros_like(paid))
+    model = fit_gamma_gamma(n, gross, torch.zeros_like(gross))
+    assert model is not None
+    assert model.paying_share == pytest.approx(0.5)
+    free, payer = (model.mean(column(5.0), column(value)).item() for value in (0.0, 50.0))
+    assert free < payer / 5
+    assert model.mean(n, gross).mean().item() == pytest.approx((gross / n).mean().item(), rel=0.25)
+
+
+def test_an_order_of_unknown_amount_is_not_one_of_nothing() -> None:
+    rng = np.random.default_rng(5)
+    orders = rng.integers(1, 8, 4_000)
+    seen = np.maximum(rng.binomial(orders, 0.6), 0)
+    gross = np.where(seen > 0, rng.gamma(3.0 * np.maximum(seen, 1), 1 / rng.gamma(6.0, 0.05, 4_000)), np.nan)
+    known, money = torch.from_numpy(seen.astype(np.float64)), torch.from_numpy(gross)
+    model = fit_gamma_gamma(known, money, torch.zeros_like(money))
+    assert model is not None
+    truth = 3.0 / (6.0 - 1) / 0.05
+    assert model.mean(column(0.0), column(math.nan)).item() == pytest.approx(truth, rel=0.05)

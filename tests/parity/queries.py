@@ -32,7 +32,7 @@ def queries() -> Iterator[tuple[str, pl.LazyFrame]]:
     """Names and queries: history, labels, every feature, every family, all features of a rich and of a bare base."""
     rich, bare = events(*EVENTS.optional), events(AMOUNT)
     yield "history", history(rich, CUTOFF)
-    yield "future", future(rich, CUTOFF, HORIZON_DAYS)
+    yield "future", future(rich, CUTOFF, HORIZON_DAYS, ZONE)
     yield "realised", _realised(rich)
     for feature in CATALOGUE:
         yield f"feature {feature.name}", features_at(rich, CUTOFF, ZONE, features=[feature])
@@ -52,7 +52,8 @@ def untranslatable() -> pl.LazyFrame:
 
 
 def _realised(rows: pl.LazyFrame) -> pl.LazyFrame:
-    with _stand_ins("retinue.evaluation.metrics", "retinue.models.predictive"):
+    rooms = [f"retinue.evaluation.{name}" for name in ("metrics", "profit", "proper")]
+    with _stand_ins(*rooms, "retinue.models.predictive"):
         from retinue.evaluation.realised import realised
 
         return realised(rows, CUTOFF, HORIZON_DAYS, ZONE)

@@ -246,7 +246,7 @@ def quality_rows() -> pl.DataFrame:
     rows = [
         ("fact", "rows", "61,402 rows read: 61,345 used, 40 set aside, 17 exact duplicates.", None),
         (
-            "problem",
+            "warning",
             "identity",
             "rows without a customer id: 40 (0.1%).",
             "Map another column with data.columns.customer_id=…",

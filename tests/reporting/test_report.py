@@ -84,20 +84,86 @@ def test_every_chart_stands_once_with_axes_words_and_numbers(page: str) -> None:
     assert len(alternatives) == len(CHARTS)
 
 
+def label_and_note(page: str, label: str) -> tuple[str, str]:
+    """Value and note of one headline figure."""
+    start = page.index(f'<div class="label">{label}')
+    found = re.search(r'class="value">(.*?)</div><div class="note">(.*?)</div>', page[start:])
+    assert found
+    return found[1], found[2]
+
+
 def test_headline_agrees_with_the_tables(tables: ReportTables, page: str) -> None:
     scored = scored_customers(tables)
-    assert f"£{scored[CLV].sum():,.0f}" in page
+    spend, value = scored[EXPECTED_SPEND].sum(), scored[CLV].sum()
+    assert label_and_note(page, "Expected spend, next 365 days")[0] == f"£{spend:,.0f}"
+    assert label_and_note(page, "Discounted value (clv), next 365 days")[0] == f"£{value:,.0f}"
+    assert f"expected to spend £{spend:,.0f}, net of refunds" in page
+    assert f"this is a value (clv) of £{value:,.0f}" in page
     assert f"£{scored[VALUE_AT_STAKE].sum():,.0f}" in page
     assert f"{scored['p_churn'].sum():,.0f}" in page
-    assert "Expected revenue, next 365 days" in page
+    assert "if customers are independent" in label_and_note(page, "Expected spend")[1]
     assert "takes customers as independent" in page
     assert "12% too low" in page
 
 
 def test_a_margin_rate_changes_the_word(tables: ReportTables) -> None:
     page = build_report(replace(tables, value=ValueOptions(margin_rate=0.3)))
-    assert "Expected margin, next 365 days" in page
+    assert label_and_note(page, "Discounted value (clv)")[1].startswith("margin at today")
+    assert "The margin in it, discounted to that day" in page
     assert "30% of net spend" in page
+    assert "revenue" not in without_plotly(page)
+
+
+def test_past_misses_give_the_interval_where_there_were_enough(tables: ReportTables) -> None:
+    scored = scored_customers(tables)
+    spend, value = scored[EXPECTED_SPEND].sum(), scored[CLV].sum()
+    past = {"expected": spend, "lower": spend / 2, "upper": spend * 2}
+    metrics = metrics_of(365) | {"totals": {"365": {"spend": past}, "90": {"spend": past | {"lower": None}}}}
+    page = build_report(replace(tables, metrics=metrics))
+    told = label_and_note(page, "Expected spend, next 365 days")[1]
+    assert told.endswith(f"90% interval £{spend / 2:,.0f} to £{spend * 2:,.0f}, from past misses")
+    worth = label_and_note(page, "Discounted value (clv)")[1]
+    assert worth.endswith(f"90% interval £{value / 2:,.0f} to £{value * 2:,.0f}, from past misses")
+    assert "missed at earlier cutoffs" in page
+    table = page[page.index("<h3>By horizon</h3>") :].split("</table>")[0]
+    assert (table.count("past misses"), table.count("independent customers")) == (1, 1)
+
+
+def with_problem(tables: ReportTables, topic: str) -> ReportTables:
+    row = ("problem", topic, f"{topic}: not supported, since nobody came back.", "Export a longer history.")
+    worse = pl.DataFrame([row], schema=tables.quality.schema, orient="row")
+    return replace(tables, quality=pl.concat([tables.quality, worse]))
+
+
+def test_a_problem_is_told_on_top_and_nobody_is_named_to_be_saved(tables: ReportTables) -> None:
+    page = build_report(with_problem(tables, "churn"))
+    banner = page[page.index('class="card banner"') :].split('class="kpis"')[0]
+    assert "Not to be relied on" in banner
+    assert "not supported, since nobody came back." in banner
+    assert "What to do: Export a longer history." in banner
+    assert label_and_note(page, "Value at stake") == ("–", "not told: see the problems above")
+    for told in ("Customers to save first", "likely to leave", " to save</div>", '<td class="who'):
+        assert told not in page, told
+    assert page.count("Whom to save first is not told") == 2
+    assert set(figures(page)) == CHARTS - {"quadrant-map"}
+
+
+def test_a_problem_of_segments_alone_leaves_the_ranking(tables: ReportTables, page: str) -> None:
+    assert 'class="card banner"' not in page
+    told = build_report(with_problem(tables, "segments"))
+    assert 'class="card banner"' in told
+    assert "Not to be relied on" not in told
+    assert "Customers to save first" in told
+
+
+def test_the_rule_says_who_counts_for_less(page: str) -> None:
+    assert page.count("more than 99.9% sure to stay away count for less") == 2
+    assert "counted as at least 0.001" in page
+
+
+def test_an_interval_that_must_hold_zero_may_cover_more(page: str) -> None:
+    assert re.search(r"inside the 90% interval</td><td[^>]*>90% or more</td>", page)
+    assert "where the risk is 95% or more it runs from 0 to the value" in page
 
 
 def test_groups_and_customers_to_save_are_those_of_the_decisions(tables: ReportTables, page: str) -> None:
@@ -122,9 +188,10 @@ def test_segment_cards_carry_names_sizes_and_descriptions(tables: ReportTables, 
         assert f"{size} customers with habits of their own." in card[0]
 
 
-def test_findings_stand_worst_first_with_their_cures(page: str) -> None:
+def test_findings_stand_worst_first_with_their_cures(tables: ReportTables) -> None:
+    page = build_report(with_problem(tables, "churn"))
     levels = re.findall(r'<span class="badge (\w+)">', page)
-    assert levels == ["problem", "warning", "fact"]
+    assert levels == ["problem", "warning", "warning", "fact"]
     assert "What to do: Add earlier history." in page
     assert "<div>Rows without a customer id: 40" in page
 
@@ -234,6 +301,7 @@ def test_a_hundred_thousand_customers_stay_below_eight_megabytes(tables: ReportT
 def test_one_customer(tables: ReportTables) -> None:
     page = build_report(of_customers(tables, [tables.features[CUSTOMER_ID][0]]))
     assert "1 customer ·" in page
+    assert not re.search(r"\b1 (customers|orders|events|rows)\b", without_plotly(page))
     assert "value-deciles" not in figures(page)
 
 
@@ -251,6 +319,7 @@ def test_no_money_at_all(tables: ReportTables) -> None:
             tables, **{str(CLV): zero, str(CLV_LOWER): zero, str(CLV_UPPER): zero, str(EXPECTED_SPEND): zero}
         )
     )
+    assert label_and_note(page, "Expected spend")[0] == "£0"
     assert "90% interval £0 to £0" in page
     assert "No customer counts as high value here." in page
     assert "nan" not in without_plotly(page).lower().split("</style>")[1].replace("finance", "")
@@ -281,7 +350,7 @@ def test_a_segment_without_forecasts_shows_its_past_and_no_future(tables: Report
     some = of_customers(tables, ids)
     page = build_report(replace(tables, forecasts=some.forecasts, decisions=some.decisions))
     card = page[page.index(f"<h3>{name}</h3>") :].split("</article>")[0]
-    assert "<dt>Expected value</dt><dd>–</dd>" in card
+    assert "<dt>Discounted value</dt><dd>–</dd>" in card
     assert "<dt>Orders so far, median</dt><dd>1</dd>" in card
 
 

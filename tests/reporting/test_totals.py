@@ -6,7 +6,14 @@ import polars as pl
 import pytest
 
 from retinue.config import DecisionOptions
-from retinue.reporting.tables import high_value_from, scored_customers, total_churners, total_value
+from retinue.reporting.tables import (
+    as_wide_as,
+    high_value_from,
+    scored_customers,
+    total_churners,
+    total_spend,
+    total_value,
+)
 from retinue.schema import (
     CLV,
     CLV_LOWER,
@@ -57,6 +64,32 @@ def test_the_interval_of_gross_value_stays_above_zero_and_that_of_a_loss_need_no
 def test_certain_churn_adds_no_spread() -> None:
     value = total_value(customers([1.0], [0.0]))
     assert (value.mean, value.lower, value.upper) == (0, 0, 0)
+
+
+def test_spend_is_not_discounted_and_its_spread_is_its_own() -> None:
+    """clv is 9.5 of every 10 spent; 100 customers who bring 20 or nothing."""
+    scored = customers([0.5] * 100, [9.5] * 100).with_columns(pl.lit(10.0).alias(EXPECTED_SPEND))
+    spend = total_spend(scored, None, 90)
+    assert (spend.mean, spend.from_past) == (1000, False)
+    assert spend.upper - spend.mean == pytest.approx(Z * math.sqrt(100 * 400 / 4))
+    known = scored.with_columns(pl.lit(8.0).alias(SPEND_DEVIATION))
+    assert total_spend(known, None, 90).upper - 1000 == pytest.approx(Z * math.sqrt(100 * (100 + 32)))
+    wide = customers([0.0], [5.0], half_width=Z * 3).with_columns(pl.lit(10.0).alias(EXPECTED_SPEND))
+    assert total_spend(wide, None, 90).upper - 10 == pytest.approx(Z * 6)
+
+
+def test_past_misses_stand_in_place_of_independent_luck() -> None:
+    scored = customers([0.5] * 100, [9.5] * 100).with_columns(pl.lit(10.0).alias(EXPECTED_SPEND))
+    metrics = {"totals": {"90": {"spend": {"expected": 1000.0, "lower": 800.0, "upper": 1250.0}}}}
+    spend = total_spend(scored, metrics, 90)
+    assert (spend.mean, spend.lower, spend.upper, spend.from_past) == (1000, 800, 1250, True)
+    worth = as_wide_as(total_value(scored), spend)
+    assert (worth.lower, worth.upper) == pytest.approx((760, 1187.5))
+    assert not total_spend(scored, metrics, 365).from_past
+    unknown = {"totals": {"90": {"spend": {"expected": 1000.0, "lower": None, "upper": None}}}}
+    alone = total_spend(scored, unknown, 90)
+    assert not alone.from_past
+    assert as_wide_as(total_value(scored), alone) == total_value(scored)
 
 
 def test_expected_churners_are_the_sum_of_risks() -> None:

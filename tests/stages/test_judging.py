@@ -34,9 +34,9 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, list[p
 
 
 def test_the_ledger_outlives_the_run_and_never_doubles(ledgers: tuple[Path, Run, list[pl.DataFrame]]) -> None:
-    folder, run, kept = ledgers
+    _, run, kept = ledgers
     assert kept[0].height < kept[1].height == kept[2].height
-    assert len(list((folder / "ledger" / "files").glob("*.parquet"))) == 2
+    assert len(list(run.options.ledger_folder.glob("*.parquet"))) == 2
     matured = MATURED.check(run.read("matured"))
     assert matured["horizon_days"].unique().to_list() == [90], "400 days have not passed"
     assert matured["cutoff"].n_unique() == 2

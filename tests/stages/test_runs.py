@@ -96,6 +96,7 @@ def test_two_runs_in_one_folder_are_told_apart(tmp_path: Path, capsys: pytest.Ca
         (["data.columns.customer_id=who"], "'who'"),
         (["segments.previous=missing.json"], "missing.json"),
         (["data.time_zone=Mars/Base"], "Mars/Base"),
+        (["seed=-1"], "seed=-1"),
     ],
 )
 def test_mistakes_end_in_one_line(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
@@ -14,8 +14,10 @@ from retinue.schema import AMOUNT, CUSTOMER, EVENT_TIME, EVENT_TYPE, KNOWN_TIME,
 LEAST_HISTORY_DAYS = 14
 
 
-def rolling_origins(first_event: datetime, end: datetime, horizon_days: int, count: int) -> list[datetime]:
-    """So many cutoffs, evenly spaced, ascending; the last one's future ends where the data do.
+def rolling_origins(
+    first_event: datetime, end: datetime, horizon_days: int, count: int, zone: str
+) -> list[datetime]:
+    """So many cutoffs, evenly spaced in days of the zone, ascending; the last one's future ends where the data do.
 
     The first has a horizon of history before it, or half of what there is where the data are short. Futures
     overlap only where the data leave no room for disjoint ones.
@@ -23,7 +25,7 @@ def rolling_origins(first_event: datetime, end: datetime, horizon_days: int, cou
     Raises:
         InputError: the data are too short for so many.
     """
-    last = days_before(end, horizon_days)
+    last = days_before(end, horizon_days, zone)
     span = (last - first_event).days
     least = max(min(horizon_days, span // 2), LEAST_HISTORY_DAYS)
     step = min(horizon_days, (span - least) // (count - 1)) if count > 1 else horizon_days
@@ -33,13 +35,13 @@ def rolling_origins(first_event: datetime, end: datetime, horizon_days: int, cou
             f"futures of {horizon_days} days "
             f"with {LEAST_HISTORY_DAYS} days of history before the first. Give a shorter horizon_days or fewer origins."
         )
-    return [last - timedelta(days=step * i) for i in reversed(range(count))]
+    return [days_before(last, step * i, zone) for i in reversed(range(count))]
 
 
-def check_origins(origins: list[datetime], end: datetime, horizon_days: int) -> None:
+def check_origins(origins: list[datetime], end: datetime, horizon_days: int, zone: str) -> None:
     """Raises InputError for an origin whose future is not wholly observed."""
     for origin in origins:
-        if not is_observed(end, origin, horizon_days):
+        if not is_observed(end, origin, horizon_days, zone):
             raise InputError(
                 f"cutoff={origin:%Y-%m-%d}: the data end on {end:%Y-%m-%d}, before cutoff + {horizon_days} days. "
                 "A backtest needs the whole future; give an earlier cutoff or a shorter horizon_days."

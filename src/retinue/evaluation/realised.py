@@ -68,7 +68,7 @@ def realised(events: pl.LazyFrame, cutoff: datetime, horizon_days: int, zone: st
     Args:
         events: the events table; a base without amounts has a realised_spend of 0.
         cutoff: UTC instant; the future is (cutoff, cutoff + horizon_days].
-        horizon_days: length of the future.
+        horizon_days: length of the future, days of the zone.
         zone: zone in which a day is read.
     """
     day = pl.col(EVENT_TIME).dt.convert_time_zone(zone).dt.date()
@@ -77,7 +77,7 @@ def realised(events: pl.LazyFrame, cutoff: datetime, horizon_days: int, zone: st
     amount = pl.col(AMOUNT).fill_null(0.0) if has_amount else pl.lit(0.0)
     known = history(events, cutoff).filter(is_order).group_by(CUSTOMER).agg(pl.col(CUSTOMER_ID).min())
     ahead = (
-        future(events, cutoff, horizon_days)
+        future(events, cutoff, horizon_days, zone)
         .filter(pl.col(EVENT_TYPE).is_in([ORDER, REFUND]))
         .select(CUSTOMER, amount.alias(REALISED_SPEND), pl.when(is_order).then(day).alias("day"))
         .group_by(CUSTOMER)

@@ -41,6 +41,7 @@ from retinue.schema import (
 
 # two independent 64-bit hashes of the whole raw row: equal in both means equal in every input column
 SAME_A, SAME_B = "__same_a__", "__same_b__"
+CLOCK = "__clock__"  # whether the row itself carries a time of day
 _MASK = 2**63 - 1
 _RANGES = {SEVERITY: (0.0, 1.0), SENTIMENT: (-1.0, 1.0), RATING: (1.0, 5.0)}
 _KEY = "__key__"
@@ -126,7 +127,7 @@ def _split(
     good = good.with_columns(kind.alias(EVENT_TYPE), customer_code(good))
     for kind_name, count in good.group_by(EVENT_TYPE).len().iter_rows():
         tally.types[kind_name] += count
-    good = good.drop(ROW_NUMBER, REASON, "__bad_known__", "__clock__")
+    good = good.drop(ROW_NUMBER, REASON, "__bad_known__")
     return good, _quarantined(raw, table, bad, source, rules, tally)
 
 
@@ -158,7 +159,7 @@ def _count(good: pl.DataFrame, tally: Tally, file: str) -> None:
     tally.span(good[EVENT_TIME])
     for column in good.columns:
         tally.filled[column] += good.height - good[column].null_count()
-    for kind in good.filter(pl.col("__clock__"))[EVENT_TYPE].unique():
+    for kind in good.filter(pl.col(CLOCK))[EVENT_TYPE].unique():
         tally.clock_types.add(kind)
     if AMOUNT in good.columns:
         orders = good.filter(pl.col(EVENT_TYPE) == ORDER)
@@ -202,7 +203,7 @@ def _times(
     table: pl.DataFrame, shaped: pl.DataFrame, source: Input, rules: Rules, tally: Tally
 ) -> pl.DataFrame:
     read = _read_times(shaped, EVENT_TIME, source, rules, tally)
-    table = table.with_columns(read["time"].alias(EVENT_TIME), read["clock"].alias("__clock__"))
+    table = table.with_columns(read["time"].alias(EVENT_TIME), read["clock"].alias(CLOCK))
     if KNOWN_TIME not in shaped.columns:
         return table.with_columns(pl.col(EVENT_TIME).alias(KNOWN_TIME), pl.lit(False).alias("__bad_known__"))
     known = _read_times(shaped, KNOWN_TIME, source, rules, tally)["time"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -33,6 +33,7 @@ _FEW_CUSTOMERS = 100
 _FEW_REPEATERS = 30
 _FEW_FOR_SEGMENTS = 40
 _HUGE_EVENTS = 10_000
+_SILENT_DAYS = 30
 
 Row = dict[str, Any]
 
@@ -50,6 +51,7 @@ class Facts:
     buyers: int
     repeaters: int
     span_days: float
+    silent_days: float
 
 
 def doctor(store: Store, horizon_days: int, cutoff: datetime | None = None) -> pl.DataFrame:
@@ -94,6 +96,7 @@ def _facts(store: Store, horizon_days: int, cutoff: datetime | None) -> Facts:
     )
     buyers = customers.filter(pl.col("orders") > 0)
     first: Any = buyers["first"].min()
+    last: Any = events.select(pl.col(EVENT_TIME).max()).collect(engine="streaming").item()
     return Facts(
         store=store,
         events=events,
@@ -103,17 +106,27 @@ def _facts(store: Store, horizon_days: int, cutoff: datetime | None) -> Facts:
         orders=int(customers["orders"].sum()),
         buyers=buyers.height,
         repeaters=buyers.filter(pl.col("last_day") > pl.col("first_day")).height,
-        span_days=0.0 if first is None else (end - first).total_seconds() / 86_400,
+        span_days=0.0 if first is None else _days(end - first),
+        silent_days=0.0 if last is None else _days(end - last),
     )
+
+
+def _days(span: timedelta) -> float:
+    return span.total_seconds() / 86_400
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _of_customers(facts: Facts) -> Iterator[Row]:
     count, events = facts.customers.height, int(facts.customers["events"].sum())
     kinds = ", ".join(f"{name} {number:,}" for name, number in facts.store.manifest.event_types.items())
-    yield finding(FACT, "rows", f"{count:,} customers with {events:,} events ({kinds}).")
+    yield finding(FACT, "rows", f"{_counted(count, 'customer')} with {_counted(events, 'event')} ({kinds}).")
     if events <= 1:
         cure = "Check data.path and data.columns.*, or export more history."
-        yield finding(PROBLEM, "rows", f"there are {events} events in all: nothing can be learnt.", cure)
+        few = "there is 1 event in all" if events else "there is no event at all"
+        yield finding(PROBLEM, "rows", f"{few}: nothing can be learnt.", cure)
     if count == 1:
         cure = "Check data.columns.customer_id: it may name the shop, not the shopper."
         yield finding(PROBLEM, "identity", "there is one customer only: nothing can be compared.", cure)
@@ -121,12 +134,13 @@ def _of_customers(facts: Facts) -> Iterator[Row]:
         cure = "Set data.columns.event_type or data.event_type=order."
         yield finding(PROBLEM, "rows", "there is not one order up to the cutoff.", cure)
     elif facts.repeaters == 0:
-        text = f"none of the {facts.buyers:,} buyers came back on another day: no rhythm can be learnt."
+        nobody = "the only buyer never" if facts.buyers == 1 else f"none of the {facts.buyers:,} buyers"
+        text = f"{nobody} came back on another day: no rhythm can be learnt."
         yield finding(PROBLEM, "repeat", text, "Export a longer history, or check the customer ids.")
     else:
         share = facts.repeaters / facts.buyers
         level = WARNING if share < 0.05 else FACT
-        text = f"{facts.repeaters:,} of {facts.buyers:,} buyers ({share:.1%}) ordered on more than one day."
+        text = f"{facts.repeaters:,} of {_counted(facts.buyers, 'buyer')} ({share:.1%}) ordered on more than one day."
         yield finding(
             level, "repeat", text, "Check that returning customers keep their id." if share < 0.05 else None
         )
@@ -145,7 +159,7 @@ def _of_huge_customer(facts: Facts, events: int) -> Iterator[Row]:
         .collect()
         .item()
     )
-    text = f"customer '{name}' alone has {top['events']:,} of {events:,} events."
+    text = f"customer '{name}' alone has {top['events']:,} of {_counted(events, 'event')}."
     yield finding(
         WARNING, "identity", text, "A till, a test account or a reseller? Leave it out of the export if so."
     )
@@ -155,7 +169,7 @@ def _of_span(facts: Facts, cutoff: datetime | None) -> Iterator[Row]:
     if facts.orders == 0:
         return
     span, horizon = facts.span_days, facts.horizon_days
-    text = f"orders span {span:,.0f} days up to the cutoff; the horizon is {horizon:,} days"
+    text = f"orders span {_counted(round(span), 'day')} up to the cutoff; the horizon is {_counted(horizon, 'day')}"
     if span < horizon - 1:
         cure = f"Ask for horizon_days={max(int(span), 1)} or less, or export a longer history."
         yield finding(WARNING, "span", f"{text}: forecasts reach further than the history behind them.", cure)
@@ -167,7 +181,7 @@ def _of_span(facts: Facts, cutoff: datetime | None) -> Iterator[Row]:
         yield finding(WARNING if cycles < 1 else FACT, "season", text, "Export at least two years.")
     yield from _of_ends(facts)
     if cutoff is not None:
-        seen = is_observed(facts.store.observation_end, cutoff, horizon)
+        seen = is_observed(facts.store.observation_end, cutoff, horizon, facts.store.local_zone)
         what = "the whole horizon after the cutoff is observed: forecasts are checked against what came true"
         text = what if seen else "the data end before cutoff + horizon: forecasts cannot be checked yet"
         yield finding(FACT, "span", f"{text}.")
@@ -180,12 +194,11 @@ def _of_ends(facts: Facts) -> Iterator[Row]:
     early = buyers.filter(age > facts.span_days * 11 / 12).height / facts.buyers
     if early > 0.25 and facts.buyers > 1 and facts.span_days > 1:
         text = (
-            f"{early:.0%} of all first orders fall into the first {facts.span_days / 12:.0f} days: a cohort, or "
+            f"{early:.0%} of all first orders fall into the first {_counted(round(facts.span_days / 12), 'day')}: a cohort, or "
             "earlier orders are cut off and customers look younger than they are."
         )
         yield finding(WARNING, "span", text, "Export from the beginning, or take the first months with care.")
-    last = facts.events.select(pl.col(EVENT_TIME).max()).collect(engine="streaming").item()
-    silent = (facts.end - last).total_seconds() / 86_400
+    silent = facts.silent_days
     if silent > max(3.0, 0.02 * facts.span_days):
         text = f"the last event lies {silent:,.0f} days before the end of history: is the export complete?"
         yield finding(WARNING, "span", text, "Check the last day of the export and data.observation_end.")
@@ -215,9 +228,10 @@ def _of_money(facts: Facts) -> Iterator[Row]:
     if far.height:
         count, largest = int(far["n"].sum()), float(bins.select(pl.col("largest").max()).item())
         text = (
-            f"{count:,} of {facts.orders:,} orders ({count / facts.orders:.2%}) lie beyond {_OUTLIER_Z:g} "
+            f"{count:,} of {_counted(facts.orders, 'order')} ({count / facts.orders:.2%}) "
+            f"{'lies' if count == 1 else 'lie'} beyond {_OUTLIER_Z:g} "
             f"robust deviations from the "
-            f"typical {typical:,.2f}; the largest is {largest:,.2f}. They are kept."
+            f"typical {typical:,.2f}; the largest is {largest:,.2f}. {'It is' if count == 1 else 'They are'} kept."
         )
         yield finding(
             WARNING, "money", text, "Check the largest orders: wholesale, a slip, or later cancelled?"
@@ -240,7 +254,7 @@ def _of_refunds(facts: Facts) -> Iterator[Row]:
             )
         return
     if ORDER_ID not in facts.store.manifest.columns:
-        yield finding(FACT, "refunds", f"{count:,} refunds without order id: their delay is unknown.")
+        yield finding(FACT, "refunds", f"{_counted(count, 'refund')} without order id: the delay is unknown.")
         return
     keys = [CUSTOMER, ORDER_ID]
     sold = facts.events.filter(pl.col(EVENT_TYPE) == ORDER).select(*keys, pl.col(EVENT_TIME).alias("sold"))
@@ -249,7 +263,7 @@ def _of_refunds(facts: Facts) -> Iterator[Row]:
     linked, late = (
         pairs.select(pl.len(), delay.quantile(0.9).alias("late")).collect(engine="streaming").row(0)
     )
-    text = f"{count:,} refunds, {linked:,} of them tied to their order"
+    text = f"{_counted(count, 'refund')}, {linked:,} of them tied to their order"
     if linked < max(10, count / 2):
         cure = "Give refunds the order_id of their order."
         yield finding(FACT, "refunds", f"{text}: too few to tell how late they come.", cure)
@@ -268,7 +282,9 @@ def _of_consent(facts: Facts) -> Iterator[Row]:
     share = count / max(facts.customers.height, 1)
     level = WARNING if share < 0.5 else FACT
     yield finding(
-        level, "consent", f"{count:,} customers ({share:.0%}) have said yes or no to being contacted."
+        level,
+        "consent",
+        f"{_counted(count, 'customer')} ({share:.0%}) {'has' if count == 1 else 'have'} said yes or no to being contacted.",
     )
 
 
@@ -279,17 +295,36 @@ def _of_outputs(facts: Facts) -> Iterator[Row]:
     if facts.repeaters == 0:
         lacks.append("nobody came back")
     elif facts.repeaters < _FEW_REPEATERS:
-        weak.append(f"only {facts.repeaters:,} customers came back")
+        weak.append(f"only {_counted(facts.repeaters, 'customer')} came back")
     if 0 < facts.buyers < _FEW_CUSTOMERS:
-        weak.append(f"only {facts.buyers:,} buyers")
+        weak.append(f"only {_counted(facts.buyers, 'buyer')}")
     if facts.span_days < facts.horizon_days - 1:
         weak.append("the history is shorter than the horizon")
+    _judge_silence(facts, lacks, weak)
     has_money = AMOUNT in facts.store.manifest.columns
     for output in ("churn", "orders"):
         yield _verdict(output, lacks, weak)
     yield _verdict("clv", lacks if has_money else [*lacks, "there are no amounts"], weak)
     small = facts.buyers < _FEW_FOR_SEGMENTS
-    yield _verdict("segments", [f"{facts.buyers:,} buyers are too few"] if small else [], [])
+    yield _verdict(
+        "segments",
+        [f"{_counted(facts.buyers, 'buyer')} {'is' if facts.buyers == 1 else 'are'} too few"]
+        if small
+        else [],
+        [],
+    )
+
+
+def _judge_silence(facts: Facts, lacks: list[str], weak: list[str]) -> None:
+    """Data that end long before the cutoff look like customers who all stopped at once."""
+    silent, span = facts.silent_days, facts.span_days
+    if facts.orders == 0 or silent <= max(_SILENT_DAYS, span / 10):
+        return
+    text = f"the data end {silent:,.0f} days before the cutoff"
+    if silent > span / 2:
+        lacks.append(f"{text}, more than half of the {span:,.0f} days since the first order")
+    else:
+        weak.append(text)
 
 
 def _verdict(output: str, lacks: list[str], weak: list[str]) -> Row:

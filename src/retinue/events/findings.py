@@ -11,7 +11,7 @@ import polars as pl
 
 from retinue.config import DataOptions
 from retinue.events.orders import Grouped, Grouping
-from retinue.events.tally import Tally
+from retinue.events.tally import PLAIN, Tally
 from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC
 
 PROBLEM, WARNING, FACT = "problem", "warning", "fact"
@@ -25,6 +25,7 @@ class Stored:
     events: int = 0
     customers: int = 0
     duplicates: int = 0
+    kept_repeats: int = 0
     full_cancellations: int = 0
     zero_orders: int = 0
     types: Counter[str] = field(default_factory=Counter)
@@ -36,6 +37,7 @@ class Stored:
         self.events += events.height
         self.customers += events[CUSTOMER].n_unique()
         self.duplicates += grouped.duplicates
+        self.kept_repeats += grouped.kept_repeats
         self.full_cancellations += grouped.full_cancellations
         for kind, count in events.group_by(EVENT_TYPE).len().iter_rows():
             self.types[kind] += count
@@ -63,7 +65,7 @@ def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[
     yield finding(
         FACT, "rows",
         f"{tally.rows_in:,} rows in = {kept:,} stored + {tally.quarantined:,} quarantined + {stored.duplicates:,} "
-        f"merged as exact duplicates; the stored rows make {stored.events:,} events.",
+        f"merged as exact duplicates; the stored rows make {stored.events:,} event{'' if stored.events == 1 else 's'}.",
     )  # fmt: skip
     for reason, count in sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0])):
         share = count / tally.rows_in
@@ -74,14 +76,16 @@ def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[
     for what, bad in examples:
         for column, example in sorted(bad.items()):
             text = f"column '{column}' has {example.count:,} unusable {what} ({example})."
-            yield finding(WARNING, "rows", text, "Fix the export, or name the text in data.null_values.")
+            cure = "Fix the export, or name the text in data.null_values."
+            yield finding(WARNING, "rows", text, PLAIN if what == "numbers" and example.has_digit else cure)
     if grouping.merge_duplicates is False:
         text = "rows equal in every column are kept as separate rows (data.merge_duplicates=false)."
         yield finding(FACT, "rows", text)
-    elif (
-        grouping.merge_duplicates is None and not grouping.orders_have_clock and not tally.filled["order_id"]
-    ):
-        text = "orders carry neither a clock nor an order id, so rows equal in every column are kept as two purchases."
+    elif stored.kept_repeats:
+        text = (
+            f"{stored.kept_repeats:,} rows equal another in every column and carry neither a clock nor an order id; "
+            "they are kept as two purchases."
+        )
         yield finding(FACT, "rows", text, "Set data.merge_duplicates=true if your export repeats rows.")
 
 

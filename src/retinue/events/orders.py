@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from retinue.events.cleaning import SAME_A, SAME_B
+from retinue.events.cleaning import CLOCK, SAME_A, SAME_B
 from retinue.schema import (
     AMOUNT,
     BASE,
@@ -40,12 +40,10 @@ _DAY_US = 86_400_000_000
 
 @dataclass(frozen=True)
 class Grouping:
-    """How rows become events; the same for every shard."""
+    """How rows become events; the same for every shard, and nothing of it depends on other rows but the columns."""
 
     columns: tuple[str, ...]
     merge_duplicates: bool | None
-    clock_types: tuple[str, ...]
-    orders_have_clock: bool
     local_zone: str
 
 
@@ -56,6 +54,7 @@ class Grouped:
     events: pl.DataFrame
     rows: int
     duplicates: int
+    kept_repeats: int
     full_cancellations: int
 
 
@@ -71,7 +70,7 @@ def event_columns(filled: set[str]) -> tuple[str, ...]:
 
 def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     """Events sorted by (customer, event_time, event_type, order_id, raw content), whatever the order of the rows."""
-    kept = _without_duplicates(rows, grouping)
+    kept, kept_repeats = _without_duplicates(rows, grouping)
     is_money = pl.col(EVENT_TYPE).is_in([ORDER, REFUND])
     others = kept.filter(~is_money)
     orders, cancellations = _tied(_orders(kept.filter(is_money), grouping))
@@ -83,31 +82,36 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     ]
     ordered = [key for key in (ORDER_ID, SAME_A, SAME_B) if key in events.columns]
     events = events.with_columns(missing).sort(CUSTOMER, EVENT_TIME, EVENT_TYPE, *ordered)
-    return Grouped(events.select(grouping.columns), kept.height, rows.height - kept.height, cancellations)
+    merged = rows.height - kept.height
+    return Grouped(events.select(grouping.columns), kept.height, merged, kept_repeats, cancellations)
 
 
-def _without_duplicates(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
-    """Rows equal in every input column merged; without order id and clock they may be two purchases of one day."""
+def _without_duplicates(rows: pl.DataFrame, grouping: Grouping) -> tuple[pl.DataFrame, int]:
+    """Rows equal in every input column merged, and how many were kept for being possibly two purchases of one day.
+
+    Each row answers for itself, by its order id and its clock, so that no later row changes what becomes of it.
+    """
     if grouping.merge_duplicates is False:
-        return rows
+        return rows, 0
     mergeable = pl.lit(True)
     if grouping.merge_duplicates is None:
-        mergeable = pl.col(EVENT_TYPE).is_in(grouping.clock_types)
+        mergeable = pl.col(CLOCK)
         if ORDER_ID in rows.columns:
             mergeable |= pl.col(ORDER_ID).is_not_null()
     repeats = rows.select(SAME_A, SAME_B, EVENT_TYPE, BASE, CUSTOMER).is_duplicated()
     if not repeats.any():
-        return rows
+        return rows, 0
     twice = rows.filter(repeats)
     once = twice.filter(mergeable).unique([SAME_A, SAME_B, EVENT_TYPE, BASE, CUSTOMER])
-    return pl.concat([rows.filter(~repeats), once, twice.filter(~mergeable)])
+    doubtful = twice.filter(~mergeable)
+    return pl.concat([rows.filter(~repeats), once, doubtful]), doubtful.height
 
 
 def _orders(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
-    """One row per order, and per refund: by order id, else by customer and day, or second where times carry a clock."""
+    """One row per order, and per refund: by order id, else by customer and second; dates share one, so a day is one."""
     time = pl.col(EVENT_TIME)
     day = time.dt.convert_time_zone(grouping.local_zone).dt.date().cast(pl.Int64)
-    bucket = time.dt.epoch("us") // 1_000_000 if grouping.orders_have_clock else day
+    bucket = time.dt.epoch("us") // 1_000_000
     keys: list[str] = [CUSTOMER, EVENT_TYPE, _BUCKET]
     if ORDER_ID in rows.columns:
         # an order is its id; refunds of one order on different days stay apart
@@ -127,9 +131,11 @@ def _orders(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
     every += [pl.col(c).mean() for c in _MEANS if c in has]
     every += [pl.col(c).first() for c in names]
     if LINES in grouping.columns:
-        every.append(pl.len().cast(pl.Int32).alias(LINES))
+        told = [pl.col(c).is_not_null().any() for c in (ORDER_ID, PRODUCT, CATEGORY) if c in has]
+        every.append(pl.when(pl.any_horizontal(told)).then(pl.len()).cast(pl.Int32).alias(LINES))
     if CATEGORY in has:
-        every.append(pl.col(CATEGORY).drop_nulls().n_unique().cast(pl.Int32).alias(CATEGORIES))
+        kinds = pl.when(pl.col(CATEGORY).count() > 0).then(pl.col(CATEGORY).drop_nulls().n_unique())
+        every.append(kinds.cast(pl.Int32).alias(CATEGORIES))
     return rows.group_by(keys, maintain_order=True).agg(every).drop(_BUCKET)
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from retinue.config import DataOptions
-from retinue.events.cleaning import SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
+from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
 from retinue.events.clock import DAY_FIRST, Clock, zone_checked
 from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
@@ -197,16 +197,8 @@ def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, number: int) -> N
 
 
 def _grouping(options: DataOptions, tally: Tally) -> Grouping:
-    clocked = tally.has_clock((ORDER, REFUND))
     filled = {column for column, count in tally.filled.items() if count}
-    clock_types = set(tally.clock_types) | ({ORDER, REFUND} if clocked else set())
-    return Grouping(
-        event_columns(filled),
-        options.merge_duplicates,
-        tuple(sorted(clock_types)),
-        clocked,
-        zones(options)[1],
-    )
+    return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1])
 
 
 def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report) -> Stored:
@@ -231,6 +223,7 @@ def _shard_rows(source: Path, grouping: Grouping) -> pl.DataFrame:
     wanted = {str(c): c.dtype for c in kept if c not in ("lines", "categories")} | {
         SAME_A: pl.UInt64(),
         SAME_B: pl.UInt64(),
+        CLOCK: pl.Boolean(),
     }
     parts = []
     for path in sorted(source.glob("*.parquet")):
@@ -303,7 +296,7 @@ def _manifest(
         observation_end_given=options.observation_end is not None,
         time_zone=zone,
         local_zone=local_zone,
-        has_clock=grouping.orders_have_clock,
+        has_clock=tally.has_clock((ORDER, REFUND)),
         currency=options.currency or (names[0] if len(names) == 1 else ""),
         notes=findings(options, tally, stored, grouping),
     )

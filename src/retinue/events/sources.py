@@ -92,6 +92,9 @@ def _path_options(options: DataOptions) -> list[tuple[str, str, str | None]]:
         raise InputError(
             f"data={options.source.value} needs data.path=<file, glob or folder>; none was given."
         )
+    for key, text, _ in pairs:
+        if not text.strip():
+            raise InputError(f"{key}=: no path was given. Give a file, a glob or a folder.")
     return pairs
 
 
@@ -127,6 +130,11 @@ def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None)
                 f"{table.label}: there is no column '{needed}'; it has {', '.join(table.columns)}."
                 f"{nearest(needed, table.columns)} Set data.columns.{needed}=<name>."
             )
+    if names[CUSTOMER_ID] == names[EVENT_TIME]:
+        raise InputError(
+            f"{table.label}: column '{names[EVENT_TIME]}' cannot be both customer_id and event_time. "
+            "Set data.columns.customer_id and data.columns.event_time to two columns."
+        )
     expressions = {ours: pl.col(theirs) for ours, theirs in names.items()}
     if kind is not None or EVENT_TYPE not in names:
         expressions[EVENT_TYPE] = pl.lit(kind or options.event_type)

@@ -12,6 +12,10 @@ import polars as pl
 from retinue.events.clock import NAIVE, OFFSET
 from retinue.schema import InputError
 
+PLAIN = (
+    "Write plain decimals such as 1234.56 in the export: no currency sign, no thousands separator, a point."
+)
+
 
 @dataclass
 class Example:
@@ -28,6 +32,11 @@ class Example:
             value = values[0]
             self.value, self.file, self.row = ("" if value is None else str(value)), file, int(rows[0])
         self.count += len(values)
+
+    @property
+    def has_digit(self) -> bool:
+        """Whether the example is a number written otherwise, not a word for unknown."""
+        return any(letter.isdigit() for letter in self.value)
 
     def __str__(self) -> str:
         return f"first: '{self.value}', {self.file} row {self.row:,}"
@@ -123,9 +132,10 @@ class Tally:
                 )
         for column, example in self.bad_numbers.items():
             if example.count > share * self.rows_of[column]:
+                cure = f"Set data.null_values=['{example.value}'] or fix the export."
                 raise InputError(
                     f"events: column '{column}' has {example.count:,} non-numeric values ({example}). "
-                    f"Set data.null_values=['{example.value}'] or fix the export."
+                    f"{PLAIN if example.has_digit else cure}"
                 )
         for column, example in self.impossible.items():
             if example.count > share * self.rows_of[column]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from retinue.schema import EVENT_TIME, KNOWN_TIME, InputError
-
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
@@ -20,9 +17,9 @@ def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
         InputError: the text is neither.
     """
     try:
-        if _DAY.fullmatch(text):
-            day = date.fromisoformat(text)
-            return datetime.combine(day, time.max, ZoneInfo(zone)).astimezone(UTC)
+        day = _day(text)
+        if day is not None:
+            return datetime.combine(day, time.max, ZoneInfo(zone)).replace(fold=1).astimezone(UTC)
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(
@@ -31,9 +28,25 @@ def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
     return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC)
 
 
-def horizon_end(cutoff: datetime, horizon_days: int) -> datetime:
-    """Last instant of the future window."""
-    return cutoff + timedelta(days=horizon_days)
+def _day(text: str) -> date | None:
+    """The date that a text is in any ISO form (2014-12-31, 20141231, 2014-W01-3), else None."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _moved(moment: datetime, days: int, zone: str) -> datetime:
+    """The same time on the zone's clocks so many days later; the earlier instant where clocks change just then."""
+    if days == 0:
+        return moment
+    wall = moment.astimezone(ZoneInfo(zone)) + timedelta(days=days)
+    return min(wall.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+
+
+def horizon_end(cutoff: datetime, horizon_days: int, zone: str) -> datetime:
+    """Last instant of the future window, whole days of the zone after the cutoff whatever its clocks do."""
+    return _moved(cutoff, horizon_days, zone)
 
 
 def history(events: pl.LazyFrame, cutoff: datetime) -> pl.LazyFrame:
@@ -41,9 +54,10 @@ def history(events: pl.LazyFrame, cutoff: datetime) -> pl.LazyFrame:
     return events.filter(pl.col(EVENT_TIME) <= cutoff, pl.col(KNOWN_TIME) <= cutoff)
 
 
-def future(events: pl.LazyFrame, cutoff: datetime, horizon_days: int) -> pl.LazyFrame:
+def future(events: pl.LazyFrame, cutoff: datetime, horizon_days: int, zone: str) -> pl.LazyFrame:
     """Events after the cutoff, up to and with the end of the horizon."""
-    return events.filter(pl.col(EVENT_TIME) > cutoff, pl.col(EVENT_TIME) <= horizon_end(cutoff, horizon_days))
+    end = horizon_end(cutoff, horizon_days, zone)
+    return events.filter(pl.col(EVENT_TIME) > cutoff, pl.col(EVENT_TIME) <= end)
 
 
 def not_yet_known(events: pl.LazyFrame, cutoff: datetime) -> pl.LazyFrame:
@@ -56,19 +70,30 @@ def lies_after(end: datetime) -> pl.Expr:
     return pl.col(EVENT_TIME) > end
 
 
-def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int) -> bool:
+def is_observed(observation_end: datetime, cutoff: datetime, horizon_days: int, zone: str) -> bool:
     """Whether the data cover the whole future window."""
-    return observation_end >= horizon_end(cutoff, horizon_days)
+    return observation_end >= horizon_end(cutoff, horizon_days, zone)
 
 
-def had_been_observed(observation_end: str, cutoff: datetime, horizon_days: int) -> pl.Expr:
+def had_been_observed(observation_end: str, cutoff: datetime, horizon_days: int, zone: str) -> pl.Expr:
     """Whether the data had covered the whole future window, for a column of ends of observation."""
-    return pl.col(observation_end) >= horizon_end(cutoff, horizon_days)
+    return pl.col(observation_end) >= horizon_end(cutoff, horizon_days, zone)
 
 
 def age_days(cutoff: datetime) -> pl.Expr:
     """Days from the event to the cutoff, with their fraction; a window of n days before the cutoff is `age < n`."""
     return (pl.lit(cutoff) - pl.col(EVENT_TIME)).dt.total_microseconds() / 86_400_000_000.0
+
+
+def has_clock(zone: str) -> pl.Expr:
+    """Whether the event carries a time of day: it is not at 0:00 on the zone's clocks (or 1:00 where 0:00 is skipped)."""
+    local = pl.col(EVENT_TIME).dt.convert_time_zone(zone)
+    midnight = local.dt.date().cast(pl.Datetime("us"))
+    starts = [
+        start.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        for start in (midnight, midnight + pl.duration(hours=1))
+    ]
+    return pl.coalesce(starts) != local
 
 
 def local_days_ago(cutoff: datetime, zone: str) -> pl.Expr:
@@ -77,9 +102,9 @@ def local_days_ago(cutoff: datetime, zone: str) -> pl.Expr:
     return today - pl.col(EVENT_TIME).dt.convert_time_zone(zone).dt.date().cast(pl.Int32)
 
 
-def days_before(cutoff: datetime, days: int) -> datetime:
-    """The cutoff so many days earlier."""
-    return cutoff - timedelta(days=days)
+def days_before(cutoff: datetime, days: int, zone: str) -> datetime:
+    """The cutoff so many days earlier, at the same time on the zone's clocks."""
+    return _moved(cutoff, -days, zone)
 
 
 def is_after(cutoff: datetime, first_event: datetime) -> bool:

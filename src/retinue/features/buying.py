@@ -32,6 +32,7 @@ def btyd(frames: Frames) -> pl.LazyFrame:
     repeat = pl.col(DAYS_AGO) < pl.col(FIRST_AGO)
     return frames.order_days.group_by(CUSTOMER).agg(
         count_if(repeat).alias("frequency"),
+        count_if(pl.col(VALUE).is_not_null()).alias("valued"),
         pl.col(DAYS_AGO).max().alias("first_days"),
         pl.col(DAYS_AGO).min().alias("last_days"),
         pl.when(repeat).then(pl.col(VALUE)).mean().alias("monetary_value"),
@@ -56,6 +57,16 @@ BTYD = (
         number("first_days") - number("last_days"),
     ),
     _btyd("T_days", "whole days", "First day with an order to the cutoff.", number("first_days")),
+    Feature(
+        "valued_transactions",
+        "transactions",
+        Family.btyd,
+        "Days with an order of known amount.",
+        NO_ORDER,
+        number("valued"),
+        (ORDER,),
+        (AMOUNT,),
+    ),
     Feature(
         "monetary_value",
         "account currency",

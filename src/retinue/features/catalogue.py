@@ -8,8 +8,6 @@ from enum import Enum
 
 import polars as pl
 
-from retinue.events.store import Manifest
-
 
 class Family(Enum):
     """What a feature looks at."""
@@ -91,13 +89,6 @@ def split(
     reasons = [(feature, feature.lacking(columns, types, has_clock)) for feature in catalogue]
     kept = tuple(feature for feature, reason in reasons if reason is None)
     return kept, tuple(LeftOut(feature, reason) for feature, reason in reasons if reason is not None)
-
-
-def supported(
-    catalogue: Sequence[Feature], manifest: Manifest
-) -> tuple[tuple[Feature, ...], tuple[LeftOut, ...]]:
-    """Features that a prepared store supports, and the others with their reasons."""
-    return split(catalogue, manifest.columns, list(manifest.event_types), manifest.has_clock)
 
 
 def markdown(catalogue: Sequence[Feature]) -> str:

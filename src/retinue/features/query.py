@@ -7,11 +7,11 @@ from datetime import datetime
 
 import polars as pl
 
-from retinue.events.store import Manifest
+from retinue.events.timeline import has_clock, history
 from retinue.features import baskets, buying, care, contact, places, standing
-from retinue.features.catalogue import Family, Feature, LeftOut, markdown, split, supported
+from retinue.features.catalogue import Family, Feature, LeftOut, markdown, split
 from retinue.features.frames import Frames, Whole, joined
-from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, UTC_TIME
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EVENT_TYPE, ORDER, REFUND, UTC_TIME
 
 CATALOGUE: tuple[Feature, ...] = (
     *buying.BTYD,
@@ -50,9 +50,23 @@ AGGREGATES: dict[Family, Callable[[Frames], pl.LazyFrame]] = {
 }
 
 
-def available(manifest: Manifest) -> tuple[tuple[Feature, ...], tuple[LeftOut, ...]]:
-    """Features that a prepared store supports, and the others with their reasons."""
-    return supported(CATALOGUE, manifest)
+def available_at(
+    events: pl.LazyFrame, cutoff: datetime, zone: str
+) -> tuple[tuple[Feature, ...], tuple[LeftOut, ...]]:
+    """Features that what was known at the cutoff supports, and the others with their reasons; nothing later is read.
+
+    A base has a column where a known event holds a value in it, and a clock where a known order or refund
+    (any event, where there are neither) is not at 0:00 in the zone. Features of orders are always there: forecasts
+    are made from them, also where nobody has ordered yet.
+    """
+    columns = events.collect_schema().names()
+    held = [pl.col(column).count().alias(f"held {column}") for column in columns]
+    query = history(events, cutoff).group_by(EVENT_TYPE).agg(*held, has_clock(zone).any().alias("clock"))
+    seen = query.collect(engine="streaming")
+    types = [ORDER, *seen[EVENT_TYPE]]
+    money = seen.filter(pl.col(EVENT_TYPE).is_in([ORDER, REFUND]))
+    clocked = bool((money if money.height else seen)["clock"].any())
+    return split(CATALOGUE, [c for c in columns if seen[f"held {c}"].sum() > 0], types, clocked)
 
 
 def catalogue_markdown() -> str:

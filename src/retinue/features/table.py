@@ -13,7 +13,7 @@ import polars as pl
 from retinue.events.store import Store, written_whole
 from retinue.features.catalogue import Feature
 from retinue.features.frames import Frames, Whole, whole_of
-from retinue.features.query import available, features_at
+from retinue.features.query import available_at, features_at
 from retinue.schema import CUSTOMER_ID, CUTOFF
 
 ROWS_AT_ONCE = 500_000
@@ -35,20 +35,21 @@ def build(
         cutoffs: Last instants of history; doubles are dropped.
         path: Parquet file to write, whole or not at all.
         report: Called with (shards done, shards) after each shard.
-        features: Only these; None means all that the store supports.
+        features: Only these; None means all that the events known at the latest cutoff support.
         collect: What runs a query; the default is Polars in memory, one shard at a time.
 
     Returns:
         `path`.
     """
-    kept = available(store.manifest)[0] if features is None else tuple(features)
+    if features is None:
+        features = available_at(store.scan(), max(cutoffs), store.local_zone)[0]
     parts = path.with_name(f".{path.name}.parts")
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     try:
         wholes = {moment: _whole(store, moment, collect) for moment in sorted(set(cutoffs))}
         for shard in range(store.manifest.shards):
-            rows = _of_shard(store, shard, wholes, kept, collect)
+            rows = _of_shard(store, shard, wholes, features, collect)
             rows.write_parquet(parts / f"{shard:05d}.parquet", compression="lz4")
             if report is not None:
                 report(shard + 1, store.manifest.shards)

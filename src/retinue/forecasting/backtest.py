@@ -21,7 +21,7 @@ from retinue.evaluation.metrics import churn_auroc
 from retinue.evaluation.outcomes import Outcomes, all_zero, joined, outcomes_of
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store
-from retinue.features.query import available, features_at
+from retinue.features.query import available_at, features_at
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.ladder import champion
 from retinue.forecasting.rungs import Training, fit_rung
@@ -62,8 +62,9 @@ class Fold:
     @cached_property
     def features(self) -> pl.DataFrame:
         """Features of the customers who had ordered, sorted by customer_id."""
-        kept = available(self.store.manifest)[0]
-        asked = features_at(self.store.scan(), self.cutoff, self.store.local_zone, features=kept)
+        events, zone = self.store.scan(), self.store.local_zone
+        kept = available_at(events, self.cutoff, zone)[0]
+        asked = features_at(events, self.cutoff, zone, features=kept)
         return buyers_of(collect(asked, self.engine))
 
     @cached_property

@@ -14,7 +14,7 @@ from retinue.evaluation.realised import realised
 from retinue.events.store import Store
 from retinue.events.timeline import days_before, history
 from retinue.features.catalogue import Family
-from retinue.features.query import available, features_at
+from retinue.features.query import available_at, features_at
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EVENT_TYPE, FREQUENCY, HORIZON_DAYS, ORDER, T_DAYS
 
 MOST_CUSTOMERS = 25_000
@@ -92,16 +92,18 @@ class Grid:
         layout: Which cutoffs and horizons there are.
         features: Per offset in days, the features of customers who had ordered, sorted by customer_id.
         truth: The `realised` table of every cutoff and horizon whose window closed at the cutoff or before.
+        zone: Whose days the offsets count.
     """
 
     cutoff: datetime
     layout: Layout
     features: dict[int, pl.DataFrame]
     truth: pl.DataFrame
+    zone: str
 
     def at(self, offset: int) -> datetime:
         """The cutoff so many days before."""
-        return days_before(self.cutoff, offset)
+        return days_before(self.cutoff, offset, self.zone)
 
     def outcomes(self, offset: int, horizon_days: int) -> pl.DataFrame:
         """Rows of `truth` for one cutoff and horizon, in the row order of its features."""
@@ -150,16 +152,18 @@ def grid_at(
     plan = layout(int(span), max(horizons)) if isinstance(span, (int, float)) else None
     if plan is None or btyd[FREQUENCY].count() < LEAST_CUSTOMERS:
         return None
-    kept = available(store.manifest)[0]
+    kept = available_at(known, cutoff, zone)[0]
     features = {}
     for offset in plan.offsets:
-        asked = features_at(known, days_before(cutoff, offset), zone, features=kept)
+        asked = features_at(known, days_before(cutoff, offset, zone), zone, features=kept)
         buyers = collect(asked, engine).filter(pl.col(FREQUENCY).is_not_null()).sort(CUSTOMER_ID)
         if buyers.height >= LEAST_CUSTOMERS:
             features[offset] = buyers
     pairs = [(o, h) for o in features for h in sorted({*plan.horizons, plan.inner_days}) if h <= o]
-    truth = [realised(known, days_before(cutoff, o), h, zone) for o, h in pairs]
-    return Grid(cutoff, plan, features, pl.concat([query.collect() for query in truth])) if truth else None
+    truth = [realised(known, days_before(cutoff, o, zone), h, zone) for o, h in pairs]
+    if not truth:
+        return None
+    return Grid(cutoff, plan, features, pl.concat([query.collect() for query in truth]), zone)
 
 
 def _sampled(known: pl.LazyFrame, engine: EngineChoice, most: int) -> pl.LazyFrame:

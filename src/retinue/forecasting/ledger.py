@@ -12,7 +12,7 @@ from retinue.evaluation.drift import feature_drift, feature_profiles
 from retinue.evaluation.realised import realised
 from retinue.evaluation.reconciliation import Verdict, verdict
 from retinue.events.store import Store, write_table
-from retinue.events.timeline import days_before, had_been_observed, is_observed
+from retinue.events.timeline import had_been_observed, horizon_end, is_observed
 from retinue.schema import (
     COHORT,
     CUSTOMER_ID,
@@ -151,14 +151,14 @@ def mature(ledger: pl.DataFrame, store: Store) -> pl.DataFrame:
     parts = [pl.DataFrame(schema=MATURED.schema)]
     windows = ledger.select(CUTOFF, HORIZON_DAYS).unique().sort(CUTOFF, HORIZON_DAYS)
     for at, days in windows.iter_rows():
-        if not is_observed(store.observation_end, at, days):
+        if not is_observed(store.observation_end, at, days, store.local_zone):
             continue
         said = ledger.filter((pl.col(CUTOFF) == at) & (pl.col(HORIZON_DAYS) == days))
         came = realised(store.scan(), at, days, store.local_zone).collect()
         both = said.join(
             came.select(*KEYS, REALISED_ORDERS, REALISED_SPEND), on=list(KEYS), how="inner", validate="m:1"
         )
-        late = had_been_observed(OBSERVATION_END, at, days).alias(HINDSIGHT)
+        late = had_been_observed(OBSERVATION_END, at, days, store.local_zone).alias(HINDSIGHT)
         last = pl.struct(~pl.col(HINDSIGHT), SEQUENCE, RUN)
         both = both.with_columns(late).with_columns(
             (last.rank("ordinal", descending=True).over(KEYS) > 1).alias(SUPERSEDED)
@@ -170,8 +170,11 @@ def mature(ledger: pl.DataFrame, store: Store) -> pl.DataFrame:
 def next_maturity(ledger: pl.DataFrame, store: Store) -> datetime | None:
     """Through when the data must reach for the next forecasts to mature; None where all have."""
     windows = ledger.select(CUTOFF, HORIZON_DAYS).unique().sort(CUTOFF, HORIZON_DAYS).iter_rows()
+    zone = store.local_zone
     open_until = [
-        days_before(at, -days) for at, days in windows if not is_observed(store.observation_end, at, days)
+        horizon_end(at, days, zone)
+        for at, days in windows
+        if not is_observed(store.observation_end, at, days, zone)
     ]
     return min(open_until, default=None)
 

@@ -14,7 +14,7 @@ from retinue.accel import choose_engine, collect, xgboost_device
 from retinue.config import Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
-from retinue.features.query import available, features_at
+from retinue.features.query import available_at, features_at
 from retinue.forecasting.blend import Blend, best_weight
 from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
 from retinue.forecasting.grid import Grid, grid_at
@@ -195,9 +195,8 @@ def training_at(
     """
     engine = choose_engine(options.engine)
     if features is None:
-        asked = features_at(
-            history(store.scan(), cutoff), cutoff, store.local_zone, features=available(store.manifest)[0]
-        )
+        known, zone = history(store.scan(), cutoff), store.local_zone
+        asked = features_at(known, cutoff, zone, features=available_at(known, cutoff, zone)[0])
         features = collect(asked, engine)
     return Training(buyers_of(features), grid_at(store, cutoff, horizons, engine), options)
 

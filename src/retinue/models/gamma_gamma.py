@@ -35,28 +35,34 @@ def gamma_gamma_log_likelihood(parameters: Tensor, columns: Tensor) -> Tensor:
 class GammaGamma:
     """A fitted Gamma-Gamma: values are Gamma(p, ν) with ν ~ Gamma(q, gamma); `gamma` in account currency.
 
-    `refund_share` is the base's refunds over its gross value.
+    `refund_share` is the base's refunds over its gross value; `paying_share` the customers of known amounts who ever paid.
     """
 
     p: float
     q: float
     gamma: float
     refund_share: float
+    paying_share: float = 1.0
 
     def mean(self, transactions: Tensor, gross: Tensor) -> Tensor:
         """E[gross value of a transaction | n of them worth `gross` in all]; (customers,).
 
-        NaN (no amount known) gives the base's mean, a negative gross counts as zero, and zero is legal: it
-        pulls the mean down.
+        NaN (no amount known) gives the base's mean and a negative gross counts as zero. A gamma is never zero, so who
+        has paid nothing in n transactions is a payer with probability Beta(paying_share, 1 - paying_share) after n
+        misses, and then worth what payers are.
         """
-        n, total = _known(transactions, gross)
-        return self.p * (self.gamma + total) / (self.p * n + self.q - 1)
+        n, total = _paid(transactions, gross)
+        return self._pays(transactions, gross) * self.p * (self.gamma + total) / (self.p * n + self.q - 1)
+
+    def _pays(self, transactions: Tensor, gross: Tensor) -> Tensor:
+        seen = torch.where(torch.isnan(gross), torch.zeros_like(gross), transactions)
+        return torch.where(gross > 0, torch.ones_like(gross), self.paying_share / (1 + seen))
 
     def mean_square(self, transactions: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
         """(E[m²], E[v]) with m the customer's own mean value and v its variance per transaction, given the past."""
-        n, total = _known(transactions, gross)
+        n, total = _paid(transactions, gross)
         shape = (self.p * n + self.q).clamp(min=LEAST_SHAPE)
-        inverse = (self.gamma + total) ** 2 / ((shape - 1) * (shape - 2))
+        inverse = self._pays(transactions, gross) * (self.gamma + total) ** 2 / ((shape - 1) * (shape - 2))
         return self.p**2 * inverse, self.p * inverse
 
     def kept(self, gross: Tensor, refunded: Tensor) -> Tensor:
@@ -69,10 +75,10 @@ class GammaGamma:
         return 1 - share.clamp(0.0, 1.0)
 
 
-def _known(transactions: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
-    known = ~torch.isnan(gross)
+def _paid(transactions: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
+    paid = gross > 0  # False for NaN
     zero = torch.zeros_like(gross)
-    return torch.where(known, transactions, zero), torch.where(known, gross, zero).clamp(min=0.0)
+    return torch.where(paid, transactions, zero), torch.where(paid, gross, zero)
 
 
 def fit_gamma_gamma(
@@ -99,4 +105,6 @@ def fit_gamma_gamma(
     p, above, gamma = maximise(gamma_gamma_log_likelihood, sample, starts).tolist()
     sold = np.sort(gross[paying].numpy()).sum()
     back = np.sort(torch.nan_to_num(refunded[paying]).numpy()).sum()
-    return GammaGamma(p, 1 + above, gamma * unit, float(min(max(back / sold, 0.0), 1.0)))
+    known = int((~torch.isnan(gross)).sum())
+    share = float(min(max(back / sold, 0.0), 1.0))
+    return GammaGamma(p, 1 + above, gamma * unit, share, int(paying.sum()) / known)

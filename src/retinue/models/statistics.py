@@ -18,6 +18,7 @@ from retinue.schema import (
     RECENCY_DAYS,
     REFUND_VALUE_EVER,
     T_DAYS,
+    VALUED_TRANSACTIONS,
     InputError,
 )
 
@@ -28,9 +29,9 @@ KEYS = (FREQUENCY, RECENCY_DAYS, T_DAYS)
 class Statistics:
     """One base at one cutoff: distinct order histories, and each customer's money.
 
-    distinct: rows of (x, t_x, T) with counts, in their total order; place: (customers,) row of `distinct` of
-        each
-    customer; transactions, gross, refunded: (customers,) float64, NaN money where no amount is known.
+    distinct: rows of (x, t_x, T) with counts, in their total order; place: (customers,) row of `distinct` of each
+        customer.
+    transactions, gross, refunded: (customers,) float64; transactions of known amount, NaN money where none is.
     """
 
     distinct: Sample
@@ -49,7 +50,8 @@ def statistics_of(buyers: pl.DataFrame) -> Statistics:
     """The statistics of customers who have ordered, in the table's row order.
 
     Args:
-        buyers: features with no null frequency; net_spend_ever and refund_value_ever may be absent.
+        buyers: features with no null frequency; net_spend_ever, refund_value_ever and valued_transactions may be
+            absent (every transaction then counts as one of known amount).
 
     Raises:
         InputError: a history that cannot be (recency above T, negative counts).
@@ -63,10 +65,17 @@ def statistics_of(buyers: pl.DataFrame) -> Statistics:
     return Statistics(
         Sample(columns, _tensor(distinct["customers"])),
         torch.from_numpy(placed["place"].to_numpy().astype(np.int64)),
-        _tensor(buyers[FREQUENCY]) + 1,
+        _transactions(buyers),
         net + refunded,
         torch.where(torch.isnan(net), net, refunded),
     )
+
+
+def _transactions(buyers: pl.DataFrame) -> Tensor:
+    """An order of unknown amount says nothing of value: it must not count as one of 0."""
+    if VALUED_TRANSACTIONS in buyers.columns:
+        return _tensor(buyers[VALUED_TRANSACTIONS])
+    return _tensor(buyers[FREQUENCY]) + 1
 
 
 def _check(buyers: pl.DataFrame) -> None:

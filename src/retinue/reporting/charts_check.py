@@ -8,7 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from retinue.reporting.figures import Chart, Figure, Grid, axis, colour
-from retinue.reporting.words import MINUS, NONE, Money, count, day, days, is_number, model_name, number, share
+from retinue.reporting.words import (
+    MINUS,
+    NONE,
+    Money,
+    count,
+    day,
+    days,
+    is_number,
+    model_name,
+    number,
+    plural,
+    share,
+)
 
 Metrics = dict[str, Any]
 
@@ -51,7 +63,7 @@ _SCORES = (
     ("value", "bias_percent", "Spend: error of the total", "percent", "0 is best"),
     ("value", "pinball_90", "Spend: pinball loss at 90%", "money", "lower is better"),
     ("value", "crps", "Spend: CRPS", "money", "lower is better"),
-    ("value", "coverage_90", "Spend: inside the 90% interval", "share", "90% is best"),
+    ("value", "coverage_90", "Spend: inside the 90% interval", "share", "90% or more"),
 )
 
 
@@ -100,9 +112,10 @@ def check(metrics: Metrics | None, horizon_days: int, zone: str, money: Money) -
         if (value := _score(past.scores, group, key)) is not None
     )
     people = past.scores.get("customers")
+    whom = f", for {plural(people, 'customer')}" if is_number(people) else ""
     lead = (
         f"The forecast made with the history to {day(past.cutoff, zone)}, held against what happened in the "
-        f"{count(past.horizon_days)} days after it{f', for {count(people)} customers' if is_number(people) else ''}."
+        f"{count(past.horizon_days)} days after it{whom}."
     )
     table = Grid(("Score", "What is good", "This forecast", "All zero"), rows, text_columns=2)
     return Check(True, lead, table, rivals(metrics))
@@ -208,7 +221,7 @@ def reliability_chart(metrics: Metrics | None, horizon_days: int) -> Chart | Non
             "marker": {"color": colour("accent"), "size": [6 + 14 * (n / most) ** 0.5 for _, _, n in rows]},
             "line": {"color": colour("accent"), "width": 1.5},
             "hovertext": [
-                f"forecast {share(p)}<br>came true {share(r)}<br>{count(n)} customers" for p, r, n in rows
+                f"forecast {share(p)}<br>came true {share(r)}<br>{plural(n, 'customer')}" for p, r, n in rows
             ],
             "hoverinfo": "text",
         },

@@ -60,7 +60,7 @@ def retention_map(retention: pl.DataFrame) -> Chart | None:
         caption="Each row is the customers of one first-order month; each cell the share of them who ordered in that "
         "later month. Customers of the very first months may have been customers before the data begin."
         + cut,
-        alt=f"Heat map of retention by first-order month. Of the {count(first[1])} customers of {first[0]}, "
+        alt=f"Heat map of retention by first-order month. Of {plural(first[1], 'customer')} of {first[0]}, "
         f"{share(first[2][0])} ordered in the month after and {share(_last_known(first[2]))} in the last full month.",
         grid=Grid(
             ("First order in", "Customers", *(f"+{m}" for m in months)),
@@ -192,14 +192,16 @@ def recency_histogram(recency: pl.DataFrame) -> Chart | None:
         "y": counts,
         "width": [0.94 * (b - a) for a, b in zip(starts, stops, strict=True)],
         "marker": {"color": colour("accent")},
-        "hovertext": [f"{x} days silent<br>{count(k)} customers" for x, k in zip(names, counts, strict=True)],
+        "hovertext": [
+            f"{x} days silent<br>{plural(k, 'customer')}" for x, k in zip(names, counts, strict=True)
+        ],
         "hoverinfo": "text",
     }
     return Chart(
         key="recency",
         title="How long customers have been silent",
         caption="Customers by days since their last order, at the cutoff.",
-        alt=f"Histogram of days since the last order: half of the {count(everyone)} customers ordered within the last "
+        alt=f"Histogram of days since the last order: half of {plural(everyone, 'customer')} ordered within the last "
         f"{count(half)} days.",
         grid=Grid(
             ("Days since last order", "Customers", "Share"),
@@ -231,7 +233,7 @@ def lifecycle_bars(segments: pl.DataFrame) -> Chart | None:
         "textposition": "auto",
         "marker": {"color": colour("accent")},
         "hovertext": [
-            f"{safe(s)}: {_STAGE_WORDS.get(s, '')}<br>{count(k)} customers"
+            f"{safe(s)}: {_STAGE_WORDS.get(s, '')}<br>{plural(k, 'customer')}"
             for s, k in zip(stages, counts, strict=True)
         ],
         "hoverinfo": "text",

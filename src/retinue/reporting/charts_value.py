@@ -29,7 +29,7 @@ _RISK_BINS = 20
 
 
 def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
-    """Customers by expected value, in bands of 1-2-5 steps."""
+    """Customers by discounted value, in bands of 1-2-5 steps."""
     edges = _band_edges(scored[CLV])
     labels = _band_labels(edges, money)
     lows = [-math.inf, *edges]
@@ -42,7 +42,8 @@ def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
         rows = rows[1:]
     biggest = max(rows, key=lambda row: row[1])
     hover = [
-        f"{safe(label)}<br>{count(n)} customers<br>{money.full(value)} together" for label, n, value in rows
+        f"{safe(label)}<br>{plural(n, 'customer')}<br>{money.full(value)} together"
+        for label, n, value in rows
     ]
     trace: Figure = {
         "type": "bar",
@@ -55,19 +56,19 @@ def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
     }
     return Chart(
         key="value-bands",
-        title="How much customers are expected to bring",
-        caption=f"Customers by expected value in the next {horizon_days} days.",
-        alt=f"Bar chart of customers by expected value. The fullest band is {biggest[0]} with {count(biggest[1])} "
-        f"of {count(scored.height)} customers.",
+        title="What customers are expected to be worth",
+        caption=f"Customers by discounted value (clv) of the next {horizon_days} days.",
+        alt=f"Bar chart of customers by discounted value. The fullest band is {biggest[0]} with {count(biggest[1])} "
+        f"of {plural(scored.height, 'customer')}.",
         grid=Grid(
-            ("Expected value", "Customers", "Share", "Value together"),
+            ("Discounted value (clv)", "Customers", "Share", "Value together"),
             tuple((lab, count(n), share(n / scored.height), money.full(v)) for lab, n, v in rows),
         ),
         traces=[trace],
         layout={
             "xaxis": axis("customers", rangemode="tozero", tickformat=",~f"),
             "yaxis": axis(
-                f"expected value per customer ({money.unit})",
+                f"value (clv) per customer ({money.unit})",
                 type="category",
                 autorange="reversed",
                 showgrid=False,
@@ -98,7 +99,7 @@ def _band_labels(edges: list[float], money: Money) -> list[str]:
 
 
 def value_deciles(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart | None:
-    """Share of all expected value that each tenth of the customers holds; None below ten customers or value."""
+    """Share of all discounted value that each tenth of the customers holds; None below ten customers or value."""
     whole = total(scored[CLV])
     if scored.height < 10 or whole <= 0:
         return None
@@ -120,8 +121,8 @@ def value_deciles(scored: pl.DataFrame, money: Money, horizon_days: int) -> Char
     return Chart(
         key="value-deciles",
         title="Where the value sits",
-        caption=f"Share of all expected value over {horizon_days} days, by tenth of customers, best first.",
-        alt=f"Bar chart by tenth of customers: the best tenth holds {share(sums[0] / whole)} of all expected value, "
+        caption=f"Share of all discounted value (clv) over {horizon_days} days, by tenth of customers, best first.",
+        alt=f"Bar chart by tenth of customers: the best tenth holds {share(sums[0] / whole)} of all discounted value, "
         f"the best fifth {share((sums[0] + sums[1]) / whole)}.",
         grid=Grid(
             ("Tenth of customers", "Customers", "Value together", "Share of value"),
@@ -132,8 +133,8 @@ def value_deciles(scored: pl.DataFrame, money: Money, horizon_days: int) -> Char
         ),
         traces=[trace],
         layout={
-            "xaxis": axis("tenth of customers, by expected value", dtick=1, showgrid=False),
-            "yaxis": axis("share of expected value", tickformat=".0%", rangemode="tozero"),
+            "xaxis": axis("tenth of customers, by discounted value (clv)", dtick=1, showgrid=False),
+            "yaxis": axis("share of discounted value", tickformat=".0%", rangemode="tozero"),
         },
     )
 
@@ -158,7 +159,7 @@ def risk_histogram(scored: pl.DataFrame, rules: DecisionOptions, horizon_days: i
         bars(
             centres,
             counts,
-            [f"risk {x}<br>{count(k)} customers" for x, k in zip(names, counts, strict=True)],
+            [f"risk {x}<br>{plural(k, 'customer')}" for x, k in zip(names, counts, strict=True)],
             tint,
             name=name,
             width=0.94 / _RISK_BINS,
@@ -169,7 +170,7 @@ def risk_histogram(scored: pl.DataFrame, rules: DecisionOptions, horizon_days: i
         key="risk-histogram",
         title="How likely customers are to stay away",
         caption=f"Customers by the probability of no order in the next {horizon_days} days.",
-        alt=f"Histogram of churn risk: {count(sum(high_counts))} of {count(scored.height)} customers have a risk of "
+        alt=f"Histogram of churn risk: {count(sum(high_counts))} of {plural(scored.height, 'customer')} have a risk of "
         f"{share(rules.risk_threshold)} or more.",
         grid=Grid(
             ("Risk", "Customers", "Share"),
@@ -247,7 +248,7 @@ def quadrant_map(scored: pl.DataFrame, rules: DecisionOptions, money: Money, hor
 
 def _group_grid(sizes: dict[str, pl.DataFrame], everyone: int, money: Money) -> Grid:
     return Grid(
-        ("Group", "Customers", "Share", "Expected value", "Value at stake"),
+        ("Group", "Customers", "Share", "Discounted value", "Value at stake"),
         tuple(
             (
                 QUADRANT_NAMES[q],

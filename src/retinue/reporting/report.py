@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from retinue.decisions.quadrants import LEAST_SURVIVAL
 from retinue.reporting import charts_check, charts_time, charts_value, overview, views
 from retinue.reporting.figures import Chart, embedded
 from retinue.reporting.ledger_page import time_section
 from retinue.reporting.pages import environment, part
 from retinue.reporting.tables import ReportTables, scored_customers
-from retinue.reporting.words import Money, count, day, plural
+from retinue.reporting.words import Money, count, day, plural, share
 
 
 def build_report(tables: ReportTables) -> str:
@@ -22,8 +24,10 @@ def build_report(tables: ReportTables) -> str:
     and all other texts are escaped. Nothing in it depends on the clock or on chance.
     """
     scored, money = scored_customers(tables), Money(tables.currency)
+    problems = views.problems(tables.quality)
+    sound = views.is_sound(tables.quality)
     spend_bias = charts_check.spend_bias(tables.metrics, tables.horizon_days)
-    charts, ledger = _charts(tables, scored, money), None
+    charts, ledger = _charts(tables, scored, money, sound), None
     if tables.reconciled is not None and tables.reconciled.height:
         ledger = time_section(tables.reconciled, tables.manifest.local_zone, money)
     context: dict[str, Any] = {
@@ -33,10 +37,15 @@ def build_report(tables: ReportTables) -> str:
         "horizon_days": tables.horizon_days,
         "customers": plural(scored.height, "customer"),
         "any_forecast": scored.height > 0,
-        "headline": overview.headline(tables, scored, money),
-        "story": overview.story(tables, scored, money) if scored.height else [],
-        "interval_note": overview.interval_note(tables, spend_bias),
+        "headline": overview.headline(tables, scored, money, sound),
+        "story": overview.story(tables, scored, money, sound) if scored.height else [],
+        "interval_note": overview.interval_note(tables, scored, spend_bias),
         "by_horizon": overview.by_horizon(tables, money),
+        "problems": problems,
+        "sound": sound,
+        "not_sound": overview.NOT_SOUND,
+        "least_survival": f"{LEAST_SURVIVAL:g}",
+        "surest_risk": share(1 - LEAST_SURVIVAL),
         "groups": views.groups(scored, money),
         "quadrant_rule": views.quadrant_rule(tables, scored, money),
         "to_save": views.customers_to_save(scored, money),
@@ -60,7 +69,7 @@ def build_report(tables: ReportTables) -> str:
     return environment().get_template("report.html.j2").render(context)
 
 
-def _charts(tables: ReportTables, scored: Any, money: Money) -> list[Chart]:
+def _charts(tables: ReportTables, scored: pl.DataFrame, money: Money, sound: bool) -> list[Chart]:
     activity, horizon, rules = tables.activity, tables.horizon_days, tables.quadrant_rules
     drawn: list[Chart | None] = [
         charts_time.retention_map(activity.retention),
@@ -76,6 +85,7 @@ def _charts(tables: ReportTables, scored: Any, money: Money) -> list[Chart]:
             charts_value.value_bands(scored, money, horizon),
             charts_value.value_deciles(scored, money, horizon),
             charts_value.risk_histogram(scored, rules, horizon),
-            charts_value.quadrant_map(scored, rules, money, horizon),
         ]
+    if scored.height and sound:
+        drawn.append(charts_value.quadrant_map(scored, rules, money, horizon))
     return [chart for chart in drawn if chart is not None]

@@ -13,6 +13,7 @@ import polars as pl
 from retinue.config import DecisionOptions, ValueOptions
 from retinue.events.store import Manifest
 from retinue.reporting.activity import ActivityTables
+from retinue.reporting.words import is_number
 from retinue.schema import (
     CLV,
     CLV_LOWER,
@@ -98,11 +99,12 @@ def total(values: Iterable[float | None]) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A total with its 90% interval."""
+    """A total with its 90% interval; `from_past` where past misses made it, else independent customers."""
 
     mean: float
     lower: float
     upper: float
+    from_past: bool = False
 
 
 def total_value(scored: pl.DataFrame) -> Estimate:
@@ -115,19 +117,47 @@ def total_value(scored: pl.DataFrame) -> Estimate:
     different season) are not in it.
     """
     mean = total(scored[CLV])
-    half = _NORMAL_90 * math.sqrt(total(scored.select(_variance(scored.columns)).to_series()))
+    half = _NORMAL_90 * math.sqrt(total(scored.select(_variance(scored.columns, CLV)).to_series()))
     floor = min(0.0, total(scored[CLV_LOWER]))
     return Estimate(mean, max(mean - half, min(floor, mean)), mean + half)
 
 
-def _variance(columns: list[str]) -> pl.Expr:
-    clv, p = pl.col(CLV), pl.col(P_CHURN)
-    gamble = pl.when(p < 1).then(p / (1 - p) * clv**2).otherwise(0.0)
+def total_spend(scored: pl.DataFrame, metrics: dict[str, Any] | None, horizon_days: int) -> Estimate:
+    """Expected undiscounted spend of all customers, account currency, with a 90% interval.
+
+    Args:
+        scored: one row per customer at the horizon.
+        metrics: `totals` of the horizon holds the interval from past misses, where there were enough.
+        horizon_days: picks the row of `totals`; without one customers are independent, as in `total_value`.
+    """
+    mean = total(scored[EXPECTED_SPEND])
+    told = (((metrics or {}).get("totals") or {}).get(str(horizon_days)) or {}).get("spend") or {}
+    expected, lower, upper = (told.get(key) for key in ("expected", "lower", "upper"))
+    if is_number(expected) and is_number(lower) and is_number(upper) and expected > 0:
+        return Estimate(mean, mean * lower / expected, mean * upper / expected, from_past=True)
+    half = _NORMAL_90 * math.sqrt(total(scored.select(_variance(scored.columns, EXPECTED_SPEND)).to_series()))
+    return Estimate(mean, max(mean - half, min(0.0, mean)), mean + half)
+
+
+def as_wide_as(value: Estimate, spend: Estimate) -> Estimate:
+    """The discounted value with the relative reach of the spend it comes of, where past misses made that."""
+    if not spend.from_past or spend.mean <= 0 or value.mean <= 0:
+        return value
+    low, high = (value.mean * side / spend.mean for side in (spend.lower, spend.upper))
+    return Estimate(value.mean, low, high, from_past=True)
+
+
+def _variance(columns: list[str], of: Column) -> pl.Expr:
+    """Variance of one customer's clv or expected_spend."""
+    mean, clv, p = pl.col(of), pl.col(CLV), pl.col(P_CHURN)
+    gamble = pl.when(p < 1).then(p / (1 - p) * mean**2).otherwise(0.0)
     of_interval = ((pl.col(CLV_UPPER) - pl.col(CLV_LOWER)) / (2 * _NORMAL_90)) ** 2
+    if of != CLV:
+        of_interval = pl.when(clv != 0).then(of_interval * (mean / clv) ** 2).otherwise(0.0)
     rough = pl.max_horizontal(of_interval, gamble)
     if SPEND_DEVIATION not in columns:
         return rough
-    unit = pl.when(pl.col(EXPECTED_SPEND) > 0).then(clv / pl.col(EXPECTED_SPEND)).otherwise(0.0)
+    unit = pl.when(pl.col(EXPECTED_SPEND) > 0).then(mean / pl.col(EXPECTED_SPEND)).otherwise(0.0)
     exact = gamble + (1 - p) * (unit * pl.col(SPEND_DEVIATION)) ** 2
     return pl.when(pl.col(SPEND_DEVIATION).is_not_null()).then(exact).otherwise(rough)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from retinue.decisions.quadrants import LEAST_SURVIVAL
 from retinue.reporting.charts_value import QUADRANT_NAMES
 from retinue.reporting.figures import Grid
 from retinue.reporting.overview import value_word
@@ -19,7 +20,7 @@ from retinue.reporting.tables import (
     high_value_from,
     total,
 )
-from retinue.reporting.words import NONE, Money, count, day, days, model_name, number, plural, share
+from retinue.reporting.words import MINUS, NONE, Money, count, day, days, model_name, number, plural, share
 from retinue.schema import (
     CLV,
     CURE,
@@ -121,7 +122,11 @@ def quadrant_rule(tables: ReportTables, scored: pl.DataFrame, money: Money) -> s
         if tables.quadrant_rules.value_threshold is not None
         else f"the best {share(1 - tables.quadrant_rules.value_quantile)} of customers"
     )
-    return f"{risk} High value: {money.full(limit)} or more if retained ({how})."
+    least = f"1 {MINUS} risk counts as at least {LEAST_SURVIVAL:g}"
+    return (
+        f"{risk} High value: {money.full(limit)} or more if retained ({how}). Customers more than "
+        f"{share(1 - LEAST_SURVIVAL)} sure to stay away count for less ({least}): long-gone big spenders are let go."
+    )
 
 
 def customers_to_save(scored: pl.DataFrame, money: Money) -> Grid | None:
@@ -149,7 +154,7 @@ def customers_to_save(scored: pl.DataFrame, money: Money) -> Grid | None:
             "Value at stake",
             "Risk",
             "If retained",
-            "Expected value",
+            "Discounted value",
             "Orders so far",
             "Spent so far",
             "Silent for",
@@ -189,7 +194,7 @@ def segment_cards(tables: ReportTables, scored: pl.DataFrame, money: Money) -> l
         of_value = value / worth if worth > 0 else None
         each = max(mine.height, 1)
         figures = (
-            ("Expected value", money.short(value) if mine.height else NONE),
+            ("Discounted value", money.short(value) if mine.height else NONE),
             ("per customer", money.full(value / each) if mine.height else NONE),
             ("Mean risk", share(total(mine[P_CHURN]) / each) if mine.height else NONE),
             ("Orders so far, median", number(_median(past, ORDERS_EVER), 0)),
@@ -224,6 +229,16 @@ def findings(quality: pl.DataFrame) -> list[Finding]:
     return sorted(rows, key=lambda f: _LEVELS.index(f.level) if f.level in _LEVELS else len(_LEVELS))
 
 
+def problems(quality: pl.DataFrame) -> list[Finding]:
+    """The findings of level problem."""
+    return [f for f in findings(quality) if f.level == "problem"]
+
+
+def is_sound(quality: pl.DataFrame) -> bool:
+    """Whether risk and value may be ranked: no problem but, at most, one that concerns segments alone."""
+    return all(f.topic == "segments" for f in problems(quality))
+
+
 def row_balance(tables: ReportTables) -> list[tuple[str, str, str, float]]:
     """Name, key, rows and percent of rows read, for each place a row can end."""
     manifest = tables.manifest
@@ -252,9 +267,9 @@ def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
     end = datetime.fromisoformat(manifest.observation_end)
     rate = tables.value.margin_rate
     margin = (
-        "Value counts revenue: no margin rate was given (value.margin_rate is 1)."
+        "Value (clv) counts revenue: no margin rate was given (value.margin_rate is 1)."
         if value_word(tables) == "revenue"
-        else f"Value counts margin: {share(rate)} of net spend where no cost is known."
+        else f"Value (clv) counts margin: {share(rate)} of net spend where no cost is known. Expected spend is all of it."
     )
     return [
         (
@@ -274,12 +289,12 @@ def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
         ("Money", f"{margin} Amounts in {money.unit}, net of refunds."),
         (
             "Discounting",
-            f"Future money is discounted at {share(tables.value.discount_rate_yearly)} a year, "
+            f"Expected spend is not discounted; value (clv) is, at {share(tables.value.discount_rate_yearly)} a year, "
             "continuously, back to the cutoff.",
         ),
         (
             "Events",
-            f"{count(manifest.events)} events of {plural(manifest.customers, 'customer')}; data "
+            f"{plural(manifest.events, 'event')} of {plural(manifest.customers, 'customer')}; data "
             f"fingerprint {manifest.fingerprint[:12]}.",
         ),
     ]
