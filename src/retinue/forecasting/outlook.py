@@ -146,7 +146,8 @@ def corrected(
 
 def least_orders(p_churn: Array, law_churn: Array, law_orders: Array) -> Array:
     """P(an order) × (1 + a quarter of the orders that the law expects beyond the first); rises in the horizon."""
-    beyond = np.maximum(law_orders / np.maximum(1 - law_churn, np.finfo(np.float64).tiny) - 1, 0.0)
+    # Of a customer gone for ever 1 - law_churn is rounding; read against less than that, 1e-20 orders would seem many.
+    beyond = np.maximum(law_orders / np.maximum(1 - law_churn, np.finfo(np.float64).eps) - 1, 0.0)
     return (1 - p_churn) * (1 + LEAST_SHARE * beyond)
 
 
