@@ -115,7 +115,7 @@ def test_everybody_is_in_one_quadrant_and_the_table_adds_up(
     assert (decided["value_at_stake"] >= 0).all()
 
 
-@given(p=st.floats(0, 0.999), riskier=st.floats(0, 0.999), value=st.floats(0, 1e4))
+@given(p=st.floats(0, 0.999), riskier=st.floats(0, 0.999), value=st.floats(1e-6, 1e4))
 def test_more_risk_never_moves_anybody_out_of_danger(p: float, riskier: float, value: float) -> None:
     """At the same value if retained, more risk raises the stake and lowers neither side."""
     low, high = sorted((p, riskier))
