@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo test test-slow lint types gpu-plan wheel-test extras clean
+.PHONY: demo test test-slow lint types gpu-plan bench wheel-test extras clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/retinue run data=cdnow cutoff=1997-09-30 horizon_days=273 output=runs/demo
@@ -28,11 +28,15 @@ types: $(VENV)/.dev
 gpu-plan: .venv-gpu/.installed
 	.venv-gpu/bin/python scripts/gpu_plan.py
 
+# Our rungs beside other libraries; their environment is its own. Online Retail: make bench RETAIL=online_retail.parquet
+bench: .venv-bench/.installed
+	.venv-bench/bin/python scripts/bench_peers.py --markdown $(if $(RETAIL),--retail $(RETAIL),--bases cdnow complete_journey)
+
 wheel-test: $(VENV)/.dev
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
 extras: $(VENV)/.dev
-	for extra in demo dev gpu-cu12 gpu-cu13 ray; do \
+	for extra in bench demo dev gpu-cu12 gpu-cu13 ray tracking; do \
 	  $(PIP) install --quiet --dry-run --ignore-installed -c constraints.txt ".[$$extra]" || exit 1; \
 	  echo "extra $$extra resolves"; done
 
@@ -54,5 +58,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	.venv-gpu/bin/python -m pip install --quiet -c constraints.txt cudf-polars-cu12 polars polars-hash numpy
 	touch $@
 
+.venv-bench/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[bench,demo]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-gpu build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-gpu .venv-bench build dist runs .pytest_cache .mypy_cache .ruff_cache

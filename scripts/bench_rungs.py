@@ -4,51 +4,69 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Options
-from retinue.evaluation.realised import evaluate, realised
+from retinue.config import Options, Rung
+from retinue.evaluation.comparison import Entry
 from retinue.events.store import Store
 from retinue.events.timeline import instant
-from retinue.forecasting.ladder import RUNGS, champion
-from retinue.forecasting.rungs import fit_rung, training_at
+from retinue.forecasting.backtest import Backtest, backtest, contenders
+from retinue.forecasting.intervals import NAMES, groups
+from retinue.forecasting.rungs import training_at
+from retinue.schema import METRIC, MODEL, ORIGIN, POPULATION, SCORE, VERSUS_BEST, VERSUS_BEST_ERROR
 
-COLUMNS = (
-    "rung",
-    "AUROC",
-    "Brier",
-    "orders RMSE",
-    "bias %",
-    "log score",
-    "Gini",
-    "spend bias %",
-    "coverage",
-    "s",
-)
+SEEDS = 3
+LEAST = 300
+METRICS = {
+    "AUROC": "churn.auroc", "Brier": "churn.brier", "ECE": "churn.ece", "orders RMSE": "orders.rmse",
+    "bias %": "orders.bias_percent", "log score": "orders.log_score", "Gini": "value.gini", "MAE": "value.mae_of_mean",
+    "spend bias %": "value.bias_percent", "covers": "value.coverage_90",
+}  # fmt: skip
 
 
 def main(folder: str, cutoff: str, days: str) -> None:
     store, horizon = Store.open(Path(folder)), int(days)
-    at = instant(cutoff, store.local_zone)
+    at, options = instant(cutoff, store.local_zone), replace(Options(), seeds=SEEDS)
     started = time.perf_counter()
-    training = training_at(store, at, [horizon], Options())
-    chosen, _ = champion(training)
-    title = f"{folder} {cutoff} + {days} days; auto is {chosen.value}, chosen in {time.perf_counter() - started:.1f} s"
-    table = Table(*COLUMNS, title=title)
-    truth = realised(store.scan(), at, horizon, store.local_zone).collect()
-    for rung in RUNGS:
-        started = time.perf_counter()
-        scores = evaluate(fit_rung(rung, training)(training.buyers, [horizon]), truth)
-        churn, orders, value = (scores[part] for part in ("churn", "orders", "value"))
-        figures = (
-            churn["auroc"], churn["brier"], orders["rmse"], orders["bias_percent"], orders["log_score"], value["gini"],
-            value["bias_percent"], value["coverage_90"], time.perf_counter() - started,
-        )  # fmt: skip
-        table.add_row(rung.value, *(f"{figure:.3f}" for figure in figures))
-    Console(width=150).print(table)
+    found = backtest(store, [at], horizon, contenders(options), options)
+    title = f"{cutoff} + {days} days, mean of {SEEDS} seeds, {time.perf_counter() - started:.0f} s"
+    console = Console(width=150)
+    console.print(leaderboard(found, title))
+    buyers = training_at(store, at, [horizon], options).buyers
+    place = groups(buyers, options.segments.new_days)
+    console.print(coverage(found, place))
+    console.print(f"sentinels held: {found.sentinels['passed'].sum()} of {found.sentinels.height}")
+
+
+def leaderboard(found: Backtest, title: str) -> Table:
+    """A row per rung; behind: how far its log score trails the best, with the paired, clustered standard error."""
+    table = Table("rung", *METRICS, "behind in log score", title=title)
+    scores = found.scores.filter((pl.col(POPULATION) == "all") & pl.col(ORIGIN).is_null())
+    for rung in scores[MODEL].unique(maintain_order=True):
+        rows = {row[METRIC]: row for row in scores.filter(pl.col(MODEL) == rung).to_dicts()}
+        cells = ["" if rows[name][SCORE] is None else f"{rows[name][SCORE]:.3f}" for name in METRICS.values()]
+        trails, error = rows["orders.log_score"][VERSUS_BEST], rows["orders.log_score"][VERSUS_BEST_ERROR]
+        table.add_row(rung, *cells, "" if trails is None else f"{trails:.4f} ± {error:.4f}")
+    return table
+
+
+def coverage(found: Backtest, place: np.ndarray) -> Table:
+    """How often the gate's 90 % interval held, in each group of at least 300 customers."""
+    auto: Entry = next(entry for entry in found.entries if entry.model == Rung.auto.value)
+    table = Table("group", "customers", "covered", "mean width", title="90 % intervals of auto")
+    for k, name in enumerate(NAMES):
+        rows = place == k
+        if rows.sum() >= LEAST:
+            held = np.mean([seed.inside_90[rows].mean() for seed in auto.by_seed])
+            wide = np.mean([seed.width_90[rows].mean() for seed in auto.by_seed])
+            table.add_row(name, f"{rows.sum():,}", f"{held:.3f}", f"{wide:,.1f}")
+    return table
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ SECTIONS = {
         "shards",
     ),
     "ledger": (),
-    "worlds": ("worlds", "seed", "output"),
+    "worlds": ("worlds", "cutoff", "horizon_days", "seed", "output"),
     "report": (),
     "run": (),
 }
@@ -168,11 +168,14 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
 def _world(options: Options) -> Callable[[], None]:
     from pathlib import Path
 
+    from retinue.events.timeline import instant
     from retinue.worlds import write_world
 
     asked = options.worlds
     folder = Path(options.output or f"runs/worlds/{asked.kind}")
-    made = write_world(asked.kind, asked.customers, options.seed, folder, asked.days)
+    cutoffs = tuple(instant(text, "UTC") for text in options.cutoffs) or None
+    horizons = tuple(options.horizons)
+    made = write_world(asked.kind, asked.customers, options.seed, folder, asked.days, horizons, cutoffs)
     lines = [
         f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in made.items()
     ]

@@ -50,6 +50,21 @@ class Rung(Enum):
     blend = "blend"
 
 
+class Encoder(Enum):
+    """What reads a history of events."""
+
+    gru = "gru"
+    transformer = "transformer"
+
+
+class Accelerator(Enum):
+    """Where a network trains."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 class Tracking(Enum):
     """Where Weights & Biases keeps what a command found."""
 
@@ -143,6 +158,14 @@ class ValueOptions:
         1.0, "margin where no cost column says it; 1 means clv counts revenue", "share of net spend"
     )
     discount_rate_yearly: float = option(0.10, "discounting of future margin, continuous", "per year")
+    save_share: float = option(
+        0.1, "a contact keeps this share of those who would leave; for a backtest's profit curve", "share"
+    )
+    contact_cost: float | None = option(
+        None,
+        "of a contact, for a backtest's profit curve; null = where treating everyone would just have paid",
+        "account currency",
+    )
 
 
 @dataclass
@@ -182,6 +205,51 @@ class WorldOptions:
 
 
 @dataclass
+class ModelOptions:
+    """The network of the sequence rungs."""
+
+    encoder: Encoder = option(Encoder.gru, "gru or transformer")
+    width: int = option(64, "of the encoder's state", "numbers")
+    layers: int = option(1, "of the encoder")
+    heads: int = option(4, "of attention; the width must be a multiple")
+    dropout: float = option(0.1, "of hidden numbers while training", "share")
+    family_dropout: float = option(0.0, "whole families of features hidden while training", "share")
+    context: bool = option(False, "each customer is read against others of the base at the same cutoff")
+
+
+@dataclass
+class TrainerOptions:
+    """The hardware a network trains on."""
+
+    accelerator: Accelerator = option(Accelerator.cpu, "auto, cpu or gpu")
+    devices: int = option(1, "processes per node, one GPU each where there are any")
+    nodes: int = option(1, "machines")
+    bf16: bool = option(False, "16-bit products; on a GPU only")
+    compile: bool = option(False, "torch.compile; minutes before the first step")
+
+
+@dataclass
+class TrainingOptions:
+    """How a network learns."""
+
+    steps: int = option(1_500, "optimiser steps at most")
+    readouts: int = option(2_048, "customers at cutoffs per step, over all processes")
+    horizons: int = option(3, "random horizons per readout and step, beside the whole window")
+    learning_rate: float = option(2e-3, "peak of warm-up and cosine")
+    weight_decay: float = option(0.05, "of AdamW")
+    warmup_share: float = option(0.05, "steps with rising learning rate", "share of steps")
+    clip: float = option(1.0, "largest norm of the gradient")
+    average: float = option(0.999, "decay of the weight average that is judged and kept, after a warm-up")
+    check_every: int = option(100, "steps between looks at the held-out customers")
+    patience: int = option(4, "looks without a better log score before training stops")
+    held_out: float = option(0.125, "customers that early stopping is judged on", "share")
+    orders_weight: float = option(1.0, "of the log score of counts beside that of the next order")
+    value_weight: float = option(0.3, "of the log score of order values")
+    refund_weight: float = option(0.1, "of the log score of refunds")
+    next_event_weight: float = option(0.1, "of foretelling type, gap and amount of each next event")
+
+
+@dataclass
 class Options:
     """Everything a run can be told."""
 
@@ -192,6 +260,9 @@ class Options:
     segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
     decisions: DecisionOptions = option(DecisionOptions, "value × risk quadrants")
     worlds: WorldOptions = option(WorldOptions, "simulated bases")
+    model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
+    trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp")
+    training: TrainingOptions = option(TrainingOptions, "how a network learns")
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
     horizon_days: Any = option(
         365, "length of the future, or a list; the report leads with the longest", "days"
@@ -228,6 +299,9 @@ class Options:
         ]
         _within("value.margin_rate", self.value.margin_rate, 0.0, 1.0)
         _within("value.discount_rate_yearly", self.value.discount_rate_yearly, 0.0, 10.0)
+        _within("value.save_share", self.value.save_share, 0.0, 1.0)
+        if self.value.contact_cost is not None:
+            _within("value.contact_cost", self.value.contact_cost, 0.0, float("inf"))
         _within("decisions.risk_threshold", self.decisions.risk_threshold, 0.0, 1.0)
         _within("decisions.value_quantile", self.decisions.value_quantile, 0.0, 1.0)
         _within("data.max_bad_share", self.data.max_bad_share, 0.0, 1.0)
@@ -238,6 +312,7 @@ class Options:
         _within("origins", self.origins, 1, 100)
         _within("seeds", self.seeds, 1, 100)
         _within("retrain_cost", self.retrain_cost, 0.0, float("inf"))
+        _check_training(self.model, self.trainer, self.training)
 
     @property
     def cutoffs(self) -> list[str]:
@@ -265,6 +340,37 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}={value}: must lie between {low:g} and {high:g}.")
 
 
+def _check_training(model: ModelOptions, trainer: TrainerOptions, training: TrainingOptions) -> None:
+    """Raises ValueError for a number outside its rule."""
+    for name, value, low, high in (
+        ("model.width", model.width, 8, 4_096),
+        ("model.layers", model.layers, 1, 48),
+        ("model.heads", model.heads, 1, 64),
+        ("model.dropout", model.dropout, 0.0, 0.9),
+        ("model.family_dropout", model.family_dropout, 0.0, 0.9),
+        ("trainer.devices", trainer.devices, 1, 1_024),
+        ("trainer.nodes", trainer.nodes, 1, 1_024),
+        ("training.steps", training.steps, 1, 10**8),
+        ("training.readouts", training.readouts, 1, 10**7),
+        ("training.horizons", training.horizons, 0, 64),
+        ("training.learning_rate", training.learning_rate, 1e-8, 1.0),
+        ("training.weight_decay", training.weight_decay, 0.0, 10.0),
+        ("training.warmup_share", training.warmup_share, 0.0, 0.9),
+        ("training.clip", training.clip, 1e-3, 1e6),
+        ("training.average", training.average, 0.0, 0.99999),
+        ("training.check_every", training.check_every, 1, 10**8),
+        ("training.patience", training.patience, 1, 10**6),
+        ("training.held_out", training.held_out, 0.01, 0.5),
+        ("training.orders_weight", training.orders_weight, 0.0, 100.0),
+        ("training.value_weight", training.value_weight, 0.0, 100.0),
+        ("training.refund_weight", training.refund_weight, 0.0, 100.0),
+        ("training.next_event_weight", training.next_event_weight, 0.0, 100.0),
+    ):
+        _within(name, value, low, high)
+    if model.width % (2 * model.heads):
+        raise ValueError(f"model.width={model.width}: must be a multiple of 2 × model.heads ({model.heads}).")
+
+
 def _whole_days(value: Any) -> list[int]:
     days = value if isinstance(value, list) else [value]
     if not days or not all(isinstance(d, int) and not isinstance(d, bool) and 1 <= d <= 36_500 for d in days):
@@ -272,6 +378,9 @@ def _whole_days(value: Any) -> list[int]:
             f"horizon_days={value}: must be whole days from 1 to 36500, or a list such as [30,90,365]."
         )
     return sorted(set(days))
+
+
+GROUPS = {"data": DataOptions, "model": ModelOptions, "trainer": TrainerOptions}  # with presets in conf/
 
 
 def conf_dir() -> Path:
@@ -324,7 +433,7 @@ def _check_key(word: str) -> None:
     """Names the nearest option where a key is unknown; Hydra's own message names the node only."""
     key = word.split("=", 1)[0].lstrip("+~")
     known = [line.key for line in option_lines()]
-    groups = ["data", "experiment"]
+    groups = [*GROUPS, "experiment"]
     if key in known or key in groups or any(key.startswith(d) or key + "." == d for d in _dict_options()):
         return
     near = difflib.get_close_matches(key, known + groups, 1, 0.5)
@@ -365,10 +474,8 @@ def resolve(words: Sequence[str]) -> Options:
             )
         _check_key(word)
         key, value = word.split("=", 1)
-        if key == "data" and value not in presets("data"):
-            raise InputError(
-                f"data={value}: there is no such preset; there are {', '.join(presets('data'))}."
-            )
+        if key in GROUPS and value not in presets(key):
+            raise InputError(f"{key}={value}: there is no such preset; there are {', '.join(presets(key))}.")
     opened = [_opened(word) for word in words]
     for word, form in zip(words, opened, strict=True):
         try:
@@ -379,7 +486,8 @@ def resolve(words: Sequence[str]) -> Options:
             ) from error
     store = ConfigStore.instance()
     store.store(name="schema", node=Options)
-    store.store(group="data", name="schema", node=DataOptions)
+    for group, node in GROUPS.items():
+        store.store(group=group, name="schema", node=node)
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             options = OmegaConf.to_object(compose("config", overrides=opened))
@@ -402,3 +510,10 @@ def _plain(error: Exception) -> str:
 def as_yaml(options: Options) -> str:
     """The resolved options, for the run folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(options))
+
+
+def saved_options(path: Path) -> dict[str, Any]:
+    """What `as_yaml` wrote into a run folder, as plain data."""
+    found = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}

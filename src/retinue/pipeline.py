@@ -63,6 +63,7 @@ from retinue.segments.lineage import lineage
 from retinue.segments.migration import migration
 from retinue.segments.model import SegmentModel
 from retinue.segments.profiles import profiles
+from retinue.sequences.tokens import write_tokens
 
 log = logging.getLogger("retinue")
 
@@ -70,7 +71,8 @@ __all__ = ["Run", "Stage", "advance", "run_backtest", "run_ledger"]
 
 
 def _prepare(run: Run) -> None:
-    prepare(run.options.data, run.folder / "events", run.options.shards, run.progress)
+    store = prepare(run.options.data, run.folder / "events", run.options.shards, run.progress)
+    write_tokens(store, run.folder / "tokens", run.progress)
 
 
 def _doctor(run: Run) -> None:

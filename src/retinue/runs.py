@@ -44,7 +44,7 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
 }
 
 OUTPUTS: dict[Stage, tuple[str, ...]] = {
-    Stage.prepare: ("events/manifest.json",),
+    Stage.prepare: ("events/manifest.json", "tokens/manifest.json"),
     Stage.doctor: ("quality.parquet",),
     Stage.features: ("features.parquet", "features_before.parquet"),
     Stage.segment: (
@@ -184,6 +184,7 @@ def sizes(run: Run, stage: Stage) -> dict[str, int]:
     paths = [run.folder / name for name in OUTPUTS[stage]]
     if stage is Stage.prepare:
         paths += sorted((run.folder / "events").glob("*.parquet"))
+        paths += sorted((run.folder / "tokens").glob("shard-*/*.npy"))
     return {str(p.relative_to(run.folder)): p.stat().st_size for p in paths if p.is_file()}
 
 

@@ -23,9 +23,11 @@ MAY_IMPORT = {
     "events": {"schema", "config", "accel"},
     "features": {"schema", "config", "accel", "events"},
     "segments": {"schema", "config", "accel", "events", "features"},
-    "models": {"schema", "config", "accel", "events"},
+    "sequences": {"schema", "config", "accel", "events"},
+    "models": {"schema", "config", "accel", "events", "sequences"},
+    "training": {"schema", "config", "accel", "events", "sequences", "models"},
     "evaluation": {"schema", "config", "events", "models"},
-    "forecasting": {"schema", "config", "accel", "events", "features", "models", "evaluation"},
+    "forecasting": {"schema", "config", "accel", "events", "features", "sequences", "models", "training", "evaluation"},
     "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "forecasting"},
     "reporting": {
         "schema", "config", "events", "features", "segments", "models", "evaluation", "forecasting", "decisions",

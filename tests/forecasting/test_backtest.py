@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -25,6 +26,8 @@ from retinue.forecasting.backtest import (
     contenders,
 )
 from retinue.reporting.backtest_page import build_backtest_page
+from retinue.reporting.charts_backtest import captured_chart, profit_chart
+from retinue.reporting.words import Money
 from retinue.schema import BACKTEST, FORECASTS, InputError
 from tests.forecasting.shops import START, shop
 
@@ -238,14 +241,41 @@ def test_the_page_is_whole_and_the_same_twice(found: Backtest) -> None:
     assert "a &lt;b&gt; shop: backtest" in page
     assert "All sentinels held." in page
     assert 'http-equiv="Content-Security-Policy"' in page
-    assert page.count('class="chart"') == 6
+    assert page.count('class="chart"') == 7
+    assert "profit over all origins (EUR)" in page
+    assert "at which treating everyone just pays" in page
     gini = score(found, "noisy", "value.gini")
     assert f"{gini['score']:.3f} ± {gini['score_error']:.3f}" in page
 
 
+def test_a_dearer_contact_is_on_the_page_and_earns_less(found: Backtest) -> None:
+    dear = replace(found, value=replace(found.value, contact_cost=1_000.0, save_share=0.25))
+    page = build_backtest_page("shop", "EUR", "UTC", dear)
+    assert "a contact costs €1,000, and keeps 25% of those who would leave" in page
+    cheap, costly = (profit_chart(each, Money("EUR")).traces[0] for each in (found, dear))
+    assert costly["y"][0] == cheap["y"][0] == 0
+    assert costly["y"][-1] < cheap["y"][-1]
+    assert (sum(costly["marker"]["size"]), costly["marker"]["size"][0]) == (9, 9), "it would treat nobody"
+
+
+def test_no_two_lines_of_a_chart_look_the_same(found: Backtest) -> None:
+    eight = replace(found, entries=tuple(replace(found.entries[0], model=f"model {i}") for i in range(8)))
+    lines = [trace["line"] for trace in captured_chart(eight, Money("")).traces]
+    assert len({(str(line["color"]), line["dash"]) for line in lines}) == 8
+
+
+def test_seeds_share_the_trials_of_laws(store: Store) -> None:
+    fold = Fold(past_of(store, origins(store)[-1]), DAYS, options(), CPU)
+    first = fold.training(0)
+    assert first.origins, "there are past origins to try rungs at"
+    tried = first.trials(Rung.bg_nbd)
+    drawn = first.trials(Rung.xgboost)
+    again = fold.training(1)
+    assert all(again.trial(Rung.bg_nbd, trial.offset) is trial for trial in tried)
+    assert not any(again.trial(Rung.xgboost, trial.offset) is trial for trial in drawn)
+
+
 def test_a_broken_sentinel_is_shouted(found: Backtest) -> None:
-    broken = Backtest(
-        found.scores, found.sentinels.with_columns(passed=pl.lit(False)), found.entries, found.folds
-    )
+    broken = replace(found, sentinels=found.sentinels.with_columns(passed=pl.lit(False)))
     assert "trust no score on this page" in build_backtest_page("shop", "EUR", "UTC", broken)
     assert UTC is found.folds.origins[0].tzinfo

@@ -23,18 +23,37 @@ CPU = choose_engine(Engine.cpu)
 def test_nine_months_of_history_and_nine_asked() -> None:
     plan = layout(273, 273)
     assert plan is not None
-    assert plan.inner_days == 91
-    assert plan.offsets == (31, 62, 93, 124, 155, 186, 217)
-    assert plan.horizons == (31, 91, 182)
-    assert plan.origins == (93, 124, 155)
+    assert plan.inner_days == 136  # as far beyond its 137 days of history as 273 are beyond 273
+    assert plan.offsets == tuple(range(23, 231, 23))
+    assert plan.horizons == (23, 46, 92, 136, 184)
+    assert plan.origins == (138, 161)
+    assert plan.is_evidence
     assert plan.disjoint_windows < 2
+
+
+def test_a_short_horizon_still_sees_the_season_of_a_year_before() -> None:
+    for horizon in (14, 30, 60, 90):
+        plan = layout(800, horizon)
+        assert plan is not None
+        assert plan.sees_seasons
+    plan = layout(400, 30)
+    assert plan is not None
+    assert not plan.sees_seasons
+
+
+def test_a_horizon_far_beyond_the_history_cannot_rank_rungs() -> None:
+    plan = layout(60, 365)
+    assert plan is not None
+    assert plan.inner_days == 30
+    assert not plan.is_evidence
 
 
 def test_a_long_history_has_disjoint_windows_and_recent_cutoffs() -> None:
     plan = layout(3_650, 90)
     assert plan is not None
     assert plan.inner_days == 90
-    assert len(plan.offsets) == 16
+    assert len(plan.offsets) == 26
+    assert plan.sees_seasons
     assert plan.disjoint_windows >= 3
     assert all(b - a >= 90 for a, b in zip(plan.origins, plan.origins[1:], strict=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import cos, pi
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from retinue.schema import (
     ORDER,
     UTC_TIME,
 )
+from retinue.worlds import Spec, simulate
+from retinue.worlds.spec import Calendar, Customers, Journeys, Spread
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 CUTOFF = datetime(2020, 12, 31, tzinfo=UTC)
@@ -47,12 +50,18 @@ def store_of(folder: Path, rows: list[tuple[int, float]]) -> Store:
         )
         .sort(CUSTOMER, EVENT_TIME)
     )
+    return stored(folder, events, START, CUTOFF)
+
+
+def stored(folder: Path, events: pl.DataFrame, start: datetime, end: datetime) -> Store:
+    """Events by customer and time as a store of one shard."""
+    count = len(events)
     manifest = Manifest(
-        fingerprint="f", shards=1, rows_in=len(rows), rows_kept=len(rows), rows_quarantined=0, rows_duplicate=0,
-        events=len(rows), customers=1, columns=list(events.columns), event_types={ORDER: len(rows)},
-        first_event=START.isoformat(),
-        last_event=CUTOFF.isoformat(), observation_end=CUTOFF.isoformat(), observation_end_given=False, time_zone="UTC",
-        local_zone="UTC", has_clock=True, currency="", notes=[],
+        fingerprint="f", shards=1, rows_in=count, rows_kept=count, rows_quarantined=0, rows_duplicate=0,
+        events=count, customers=events[CUSTOMER].n_unique(), columns=list(events.columns),
+        event_types=dict(events.group_by(EVENT_TYPE).len().sort(EVENT_TYPE).iter_rows()),
+        first_event=start.isoformat(), last_event=end.isoformat(), observation_end=end.isoformat(),
+        observation_end_given=False, time_zone="UTC", local_zone="UTC", has_clock=True, currency="", notes=[],
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder, manifest)
@@ -83,6 +92,28 @@ def test_the_rung_that_made_the_base_wins(tmp_path: Path, kind: str, fitting: Ru
     assert scores.schema == SCORES
     assert scores.filter(pl.col("chosen"))[MODEL].to_list() == [rung.value]
     assert scores["log_score"].is_finite().all()
+
+
+@pytest.mark.parametrize("horizon_days", [60, 90])
+def test_learned_rungs_win_where_there_are_seasons_and_signs_of_leaving(
+    tmp_path: Path, horizon_days: int
+) -> None:
+    """Four times as many orders in December as in June, seen twice; tickets, visits and e-mails tell of losses."""
+    weeks = tuple(1 + 0.6 * cos(2 * pi * (week - 48) / 52) for week in range(52))
+    spec = Spec(
+        days=800,
+        customers=Customers(Spread(1 / 20, 0.7), Spread(1 / 300, 0.5)),
+        calendar=Calendar(week_of_year=weeks),
+        journeys=Journeys(lead_days=90, strength=20),
+        cutoffs=(),
+    )
+    events = simulate(spec, 300, seed=1).events.sort(CUSTOMER, EVENT_TIME)
+    end = spec.start + timedelta(days=spec.days)
+    rung, scores = choose_rung(stored(tmp_path, events, spec.start, end), end, horizon_days, Options())
+    assert rung in (Rung.xgboost, Rung.blend)
+    won = scores.filter(pl.col("chosen"))
+    assert won["lead"].item() > 2 * won["lead_error"].item()
+    assert won["gini_lead"].item() > 2 * won["gini_lead_error"].item()
 
 
 def test_nothing_after_the_cutoff_is_read(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from polars.testing import assert_frame_equal
 from retinue.config import Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
+from retinue.forecasting.blend import Blend, best_weight
 from retinue.forecasting.ladder import RUNGS, champion
 from retinue.forecasting.rungs import Training, fit_rung, training_at
-from retinue.forecasting.trees import Trees
+from retinue.forecasting.trees import Dispersion, Trees
 from retinue.schema import (
     CLV,
     CLV_LOWER,
@@ -71,7 +72,43 @@ def test_invariants_of_every_rung(training: Training, rung: Rung) -> None:
 def test_trees_did_learn_here(training: Training) -> None:
     trees = training.predictor(Rung.xgboost)
     assert isinstance(trees, Trees)
-    assert trees.boosted.count is not None
+    assert all(member.count is not None for member in trees.boosted.members)
+
+
+def test_trees_start_half_way_between_own_rate_and_the_best_law(training: Training) -> None:
+    trees = training.predictor(Rung.xgboost)
+    assert isinstance(trees, Trees)
+    own, law = (training.predictor(rung) for rung in (Rung.own_rate, training.best_law))
+    first, low, high = (
+        each.outlook(training.buyers, [60], 0.0).orders[0] for each in (trees.first, law, own)
+    )
+    assert np.allclose(first, np.sqrt(low * high), rtol=1e-6)
+
+
+def test_a_shape_that_follows_the_mean() -> None:
+    p_churn, orders = (
+        np.array([0.5, 0.5, 0.0, 1.0]),
+        np.array([0.5, 2.0, 10.0, 0.0]),
+    )  # 0, 3 and 9 beyond the first
+    shape = Dispersion(2.0, 0.5).shape(p_churn, orders)
+    assert shape[1:3] == pytest.approx([2 * np.sqrt(3), 6.0])
+    assert np.isfinite(shape).all()
+    assert (shape > 0).all()
+
+
+def test_the_blend_learns_its_weight_only_from_what_had_come_true(training: Training) -> None:
+    assert training.grid is not None
+    inner, origins = training.grid.layout.inner_days, training.origins
+    assert len(origins) > 1
+    for offset in (0, *origins):
+        blend = training.predictor(Rung.blend, offset)
+        assert isinstance(blend, Blend)
+        closed = [origin for origin in origins if origin >= offset + inner]
+        tried = [
+            [training.trial(rung, origin) for origin in closed] for rung in (training.best_law, Rung.xgboost)
+        ]
+        assert blend.weight == best_weight(tried[0], tried[1])
+    assert training.predictor(Rung.blend, origins[-1]).weight == 0.5  # type: ignore[attr-defined]
 
 
 def test_totals_have_an_interval(training: Training) -> None:

@@ -19,12 +19,12 @@ def examples(rows: int, effect: float, seed: int = 0) -> Examples:
     some = -np.expm1(-rate)
     return Examples(
         matrix=matrix,
-        law_logit=np.log(some / (1 - some)),
-        law_log_orders=np.log(rate),
-        law_log_value=np.full(rows, np.log(10.0)),
+        first_logit=np.log(some / (1 - some)),
+        first_log_orders=np.log(rate),
+        first_log_value=np.full(rows, np.log(10.0)),
         orders=orders,
         spend=orders * value,
-        held_out=lot.random(rows) < 0.25,
+        fold=lot.integers(0, 5, rows),
     )
 
 
@@ -57,7 +57,7 @@ def test_refunds_come_off_the_level_of_value() -> None:
     parts = {name: getattr(plain, name) for name in plain.__dataclass_fields__}
     found = fit_boosted(Examples(**{**parts, "spend": returned}), seed=0)
     some = plain.orders > 0
-    said = np.exp(found.corrections(plain.matrix)[2] + plain.law_log_value) * plain.orders
+    said = np.exp(found.corrections(plain.matrix)[2] + plain.first_log_value) * plain.orders
     assert said[some].sum() == pytest.approx(returned[some].sum(), rel=0.02)
 
 

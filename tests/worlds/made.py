@@ -25,7 +25,7 @@ from retinue.worlds import Kind, World, simulate, spec_of
 DAYS = 420
 CUSTOMERS = 3_000
 HORIZONS = (45, 200)
-CUTOFF = spec_of(Kind.pareto_nbd).start + timedelta(days=DAYS // 2)
+CUTOFF = spec_of(Kind.pareto_nbd, DAYS).start + timedelta(days=DAYS // 2)
 
 
 @cache

@@ -39,9 +39,9 @@ def test_a_holiday_in_january_is_led_up_to_in_december() -> None:
     assert factors[363:366].tolist() == [1.5, 2.0, 2.5]  # 30 December 2022 to 1 January 2023
 
 
-def usual(calendar: Calendar, day: int) -> float:
+def usual(calendar: Calendar, start: date, day: int) -> float:
     """The slow reference: the factor of one day, read off the calendar by hand."""
-    today = date(2022, 1, 1) + timedelta(days=day)
+    today = start + timedelta(days=day)
     factor = exp(calendar.trend_yearly * day / 365.25)
     factor *= calendar.week_of_year[min((today.timetuple().tm_yday - 1) // 7, 51)]
     factor *= calendar.day_of_week[today.weekday()]
@@ -61,11 +61,11 @@ def usual(calendar: Calendar, day: int) -> float:
 def test_orders_follow_the_calendar_day_by_day(process: Process) -> None:
     calendar = spec_of(Kind.seasonal).calendar
     calendar.trend_yearly, calendar.regime_day, calendar.regime_rate = 0.4, 300, 0.5
-    factors = np.array([usual(calendar, day) for day in range(500)])
     # two_state: so long a first spell that all are active throughout
     who = Customers(Spread(1 / 8), never_churn=1.0, on_days=1e9)
     spec = Spec(process, 500, customers=who, calendar=calendar, arrivals=Arrivals(arrival_days=0), cutoffs=())
-    day = (simulate(spec, 2_000, 4).events[EVENT_TIME] - START).dt.total_days().to_numpy()
+    factors = np.array([usual(calendar, spec.start.date(), day) for day in range(500)])
+    day = (simulate(spec, 2_000, 4).events[EVENT_TIME] - spec.start).dt.total_days().to_numpy()
     counts = np.bincount(day, minlength=500)
     counts[0] -= 2_000  # first orders
     expected = 2_000 / 8 * factors
@@ -96,8 +96,9 @@ def test_a_regime_shift_multiplies_losses() -> None:
 
 def test_arrivals_grow_and_cohorts_drift() -> None:
     arrivals = Arrivals(growth_yearly=0.7, rate_drift_yearly=-0.5)
-    world = simulate(Spec(days=730, arrivals=arrivals, cutoffs=()), 40_000, 1)
-    late = (world.customers[FIRST_ORDER_TIME] - START).dt.total_days() / 365.25
+    spec = Spec(days=730, arrivals=arrivals, cutoffs=())
+    world = simulate(spec, 40_000, 1)
+    late = (world.customers[FIRST_ORDER_TIME] - spec.start).dt.total_days() / 365.25
     first, second = world.customers.filter(late < 1), world.customers.filter(late >= 1)
     assert len(second) / len(first) == pytest.approx(exp(0.7), rel=0.04)
     assert second[ORDER_RATE].mean() / first[ORDER_RATE].mean() == pytest.approx(exp(-0.5), rel=0.04)  # type: ignore[operator]
@@ -108,6 +109,27 @@ def test_seasonal_arrivals_follow_the_season() -> None:
     spec = Spec(days=70, calendar=calendar, arrivals=Arrivals(seasonal=True), cutoffs=())
     weekday = simulate(spec, 20_000, 1).customers[FIRST_ORDER_TIME].dt.weekday()
     assert (weekday == 6).mean() == pytest.approx(3 / 9, abs=0.02)
+
+
+@pytest.mark.parametrize("days", [1, 365, 5_000])
+def test_however_long_a_world_ends_where_it_should(days: int) -> None:
+    """The holiday and the Saturdays of 2023 are the same in a world of one year and of fourteen."""
+    spec = Spec(days=days)
+    assert spec.start + timedelta(days=days) == datetime(2024, 1, 1, tzinfo=UTC)
+    calendar = Calendar(day_of_week=(1.0,) * 5 + (2.0, 1.0), holidays=(Holiday(12, 31, 3.0, 0),))
+    factors = clock(calendar, spec.start, 0, days).business.factor
+    late_december = [2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 3.0]  # 23 to 31
+    assert factors[-9:].tolist() == late_december[-days:]
+
+
+def test_a_world_is_over_by_today() -> None:
+    ends = {spec_of(kind, days).start + timedelta(days=days) for kind in Kind for days in (30, 3_650)}
+    assert max(ends) < datetime.now(UTC)
+
+
+def test_a_last_day_with_a_clock_is_refused() -> None:
+    with pytest.raises(InputError, match="last_day=2023-06-30 12:00:00"):
+        Spec(last_day=datetime(2023, 6, 30, 12))  # noqa: DTZ001
 
 
 def test_a_calendar_of_the_wrong_length_is_refused() -> None:

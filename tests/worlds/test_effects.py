@@ -35,6 +35,7 @@ from retinue.schema import (
     RATING,
     REFUND,
     SEVERITY,
+    SHOWN_CAUSE,
     TREATED,
     InputError,
 )
@@ -190,6 +191,19 @@ def test_causes_are_planted_only_where_there_is_a_loss() -> None:
         "proportion"
     ].to_list() == pytest.approx([0.3, 0.3, 0.15, 0.25], abs=0.03)
     assert made.world(Kind.pareto_nbd).customers[CAUSE].null_count() == made.CUSTOMERS
+
+
+def test_a_cause_shows_at_a_cutoff_from_its_lead_to_the_loss() -> None:
+    world = made.world(Kind.rich)
+    both = world.truth.join(world.customers, on=CUSTOMER_ID)
+    lost = pl.col(FIRST_ORDER_TIME) + pl.duration(microseconds=pl.col(LIFETIME_DAYS) * 86_400e6)
+    shows = (lost > made.CUTOFF) & (lost <= made.CUTOFF + timedelta(days=Journeys().lead_days))
+    table = both.with_columns(shows.fill_null(False).alias("shows"))
+    assert table["shows"].sum() > 100
+    named = table.filter("shows")
+    assert named[SHOWN_CAUSE].equals(named[CAUSE].alias(SHOWN_CAUSE))
+    assert named[SHOWN_CAUSE].null_count() == 0
+    assert table.filter(~pl.col("shows"))[SHOWN_CAUSE].null_count() == table["shows"].not_().sum()
 
 
 def money_world(spend: Spend, returns: Returns) -> World:

@@ -10,7 +10,7 @@ from retinue.worlds.clock import Array, Clock, clock
 from retinue.worlds.lives import Lives, live
 from retinue.worlds.people import People, draw
 from retinue.worlds.renewal import renewal_masses
-from retinue.worlds.spec import Arrivals, Chance, Customers, Process, Spec, Spread
+from retinue.worlds.spec import Arrivals, Chance, Customers, Process, Segment, Spec, Spread
 
 DAYS = 300
 R, ALPHA, S, BETA = 6.0, 240.0, 5.0, 1500.0
@@ -98,6 +98,26 @@ def test_rate_and_dropout_correlate_as_asked() -> None:
     ranks = [np.argsort(np.argsort(x)) for x in (people.rate, people.dropout, people.value)]
     spearman = 6 / np.pi * np.arcsin(np.array([-0.6, 0.4]) / 2)  # of a bivariate normal (Pearson 1907)
     assert np.asarray(np.corrcoef(ranks))[0, 1:] == pytest.approx(spearman, abs=0.02)
+
+
+def test_contracts_obey_correlation_drift_and_segments_too() -> None:
+    who = Customers(buy_chance=Chance(2.0, 8.0), rate_dropout=-0.6, rate_spend=0.4)
+    _, people, _ = lives_of(Process.bg_bb, who, 20_000)
+    ranks = [np.argsort(np.argsort(x)) for x in (people.buy, people.dropout, people.value)]
+    spearman = 6 / np.pi * np.arcsin(np.array([-0.6, 0.4]) / 2)
+    assert np.asarray(np.corrcoef(ranks))[0, 1:] == pytest.approx(spearman, abs=0.02)
+    spec = Spec(
+        Process.bg_bb,
+        730,
+        customers=Customers(buy_chance=Chance(2.0, 8.0)),
+        segments=(Segment("keen", 0.5, rate=1.5), Segment("plain", 0.5)),
+        arrivals=Arrivals(rate_drift_yearly=-0.5),
+    )
+    people = draw(spec, 60_000, clock(spec.calendar, spec.start, 0, 730), np.random.default_rng(5))
+    ratio = people.buy[people.segment == 0].mean() / people.buy[people.segment == 1].mean()
+    assert ratio == pytest.approx(1.5, rel=0.02)
+    late = people.born >= 365.25
+    assert people.buy[late].mean() / people.buy[~late].mean() == pytest.approx(np.exp(-0.5), rel=0.03)
 
 
 def test_marginals_do_not_change_with_correlation() -> None:

@@ -38,7 +38,7 @@ def test_tables_keep_their_contracts(kind: Kind) -> None:
     TRUE_ACTIONS.check(world.actions)
     if world.identity is not None:
         TRUE_IDENTITY.check(world.identity)
-    start = spec_of(kind).start
+    start = spec_of(kind, made.DAYS).start
     assert world.events[EVENT_TIME].is_between(start, start + timedelta(days=made.DAYS), closed="left").all()
 
 
@@ -78,7 +78,8 @@ def test_a_written_world_reads_back_and_replaces_the_last(tmp_path: Path) -> Non
         "events.parquet", "true_actions.parquet", "true_customers.parquet", "true_identity.parquet", "truth.parquet",
     ]  # fmt: skip
     assert EVENTS.check(pl.read_parquet(tmp_path / "events.parquet")).height == said["events"]
-    assert said["observation_end"] == "2022-07-19T23:59:59.999999+00:00"
+    assert said["observation_end"] == "2023-12-31T23:59:59.999999+00:00"
+    assert said["first_day"] == "2023-06-15"
     write_world("bg_nbd", 50, 3, tmp_path, days=200)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "events.parquet", "true_customers.parquet", "truth.parquet",

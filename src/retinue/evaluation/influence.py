@@ -63,9 +63,10 @@ def gini(realised: Array, predicted: Array) -> Statistic:
 def _covered(value: Array, order: Array) -> Statistic:
     """Mean of value × (2 × rank share - 1), and its influence: through the value, and through everyone's rank."""
     rows = len(value)
-    ranks = rankdata(order)
-    covered = value * (2 * ranks - rows - 1) / rows
     tie = rankdata(order, method="dense") - 1
+    size = np.bincount(tie)
+    ranks = (np.cumsum(size) - (size - 1) / 2)[tie]
+    covered = value * (2 * ranks - rows - 1) / rows
     by_tie = np.bincount(tie, weights=value)
     above = (by_tie.sum() - np.cumsum(by_tie) + by_tie / 2)[tie] / rows
     total = float(covered.mean())

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retinue.schema import EVENT_TIME, KNOWN_TIME, InputError
+
+Times = NDArray[np.int64]
 
 
 def instant(text: str, zone: str, option: str = "cutoff") -> datetime:
@@ -120,3 +125,48 @@ def check_cutoff(cutoff: datetime, first_event: datetime) -> None:
         )
     if cutoff > datetime.now(UTC) + timedelta(days=1):
         raise InputError(f"cutoff={cutoff:%Y-%m-%d}: lies in the future. Give a date up to today.")
+
+
+def microseconds(moment: datetime) -> int:
+    """The instant as microseconds since 1970, exactly."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def is_known(available: Times, cutoff: datetime) -> NDArray[np.bool_]:
+    """Whether an event that became available at these microseconds (the later of event and known time) is history."""
+    return available <= microseconds(cutoff)
+
+
+def up_to(times: Any, begins: Any, ends: Any, cutoffs: Any, longest: int) -> Any:
+    """Where the times at or before each row's cutoff end: the index of the row's first later time, or `ends`.
+
+    Args:
+        times: Microseconds in runs, ascending within each; NumPy array or tensor, as all others here.
+        begins: Start of each row's run.
+        ends: End of each row's run (exclusive).
+        cutoffs: Microseconds.
+        longest: Length of the longest run; a binary search needs no more steps than its binary digits.
+    """
+    low, high = begins, ends
+    for _ in range(longest.bit_length()):
+        inside = low < high
+        middle = (low + high) // 2 * inside
+        passed = inside & (times[middle] <= cutoffs)
+        low = low + (middle + 1 - low) * passed
+        high = high - (high - middle) * (inside & ~passed)
+    return low
+
+
+def day_ends(cutoff: datetime, days: int, zone: str) -> Times:
+    """Microseconds at which the windows of 0, 1, … `days` days after the cutoff end, (days + 1,)."""
+    return np.array([microseconds(horizon_end(cutoff, day, zone)) for day in range(days + 1)], dtype=np.int64)
+
+
+def whole_days_to(times: Times, ends: Times) -> NDArray[np.int64]:
+    """The shortest of the windows with these ends that holds each time; as many as there are ends where none does."""
+    return np.searchsorted(ends, times, side="left")
+
+
+def observed_days(observation_end: datetime, ends: Times) -> int:
+    """How many whole days, of those whose ends are given, the data cover; -1 where not even the cutoff is."""
+    return int(np.searchsorted(ends, microseconds(observation_end), side="right")) - 1

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retinue.accel import EngineChoice, choose_engine, collect
-from retinue.config import Options, Rung
+from retinue.config import Options, Rung, ValueOptions
 from retinue.evaluation.comparison import ALL_ZERO, Entry, Folds, compare
 from retinue.evaluation.folds import PastStore, past_of, scrambled_after
 from retinue.evaluation.metrics import churn_auroc
@@ -24,8 +24,10 @@ from retinue.events.store import Store
 from retinue.features.query import available_at, features_at
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.ladder import champion
+from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.rungs import Training, fit_rung
 from retinue.forecasting.table import buyers_of
+from retinue.forecasting.trials import Trial
 from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,
@@ -41,7 +43,7 @@ LABELS_PERMUTED = "labels permuted"
 FUTURE_SCRAMBLED = "future scrambled"
 RANDOM = frozenset({Rung.xgboost, Rung.blend, Rung.auto})
 ORDER = (*(rung for rung in Rung if rung is not Rung.auto), Rung.auto)
-ROUNDING = 1e-6  # sums in another order, carried through trees in float32
+ROUNDING = 1e-9  # sums in another order
 
 
 @dataclass
@@ -73,16 +75,15 @@ class Fold:
         return grid_at(self.store, self.cutoff, [self.horizon_days], self.engine)
 
     def training(self, seed: int) -> Training:
-        """What the rungs learn from; fits without chance are shared by all seeds."""
+        """What the rungs learn from; fits without chance, and their trials, are shared by all seeds."""
         if seed not in self.trainings:
-            laws = {
-                key: fit
-                for training in self.trainings.values()
-                for key, fit in training.kept.items()
-                if key[0] not in RANDOM
-            }
+            fits: dict[tuple[Rung, int], Predictor] = {}
+            tried: dict[tuple[Rung, int], Trial] = {}
+            for training in self.trainings.values():
+                fits |= {key: fit for key, fit in training.kept.items() if key[0] not in RANDOM}
+                tried |= {key: trial for key, trial in training.tried.items() if key[0] not in RANDOM}
             options = replace(self.options, seed=seed)
-            self.trainings[seed] = Training(self.features, self.grid, options, laws)
+            self.trainings[seed] = Training(self.features, self.grid, options, fits, tried)
         return self.trainings[seed]
 
 
@@ -105,12 +106,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What a backtest found: the `backtest` table, the sentinels, and the outcomes behind them, simplest rung first."""
+    """What a backtest found: the `backtest` table, the sentinels, and the outcomes behind them, simplest rung first.
+
+    `value` is what a campaign is reckoned with.
+    """
 
     scores: pl.DataFrame
     sentinels: pl.DataFrame
     entries: tuple[Entry, ...]
     folds: Folds
+    value: ValueOptions
 
 
 def contender(rung: Rung) -> Contender:
@@ -142,7 +147,7 @@ def backtest(
     A rung is handed a store that holds nothing after the origin. The customers are those with an order known at the
     origin, `new` those whose first order lies less than segments.new_days before it. At the first origin
     every rung runs again with a scrambled future in the store: no forecast may change by more than rounding
-    (1e-6 of itself). The AUROC of permuted labels must lie within three standard errors of a half.
+    (1e-9 of itself). The AUROC of permuted labels must lie within three standard errors of a half.
 
     Args:
         store: prepared events.
@@ -182,7 +187,7 @@ def backtest(
     entries.append(Entry(ALL_ZERO, (all_zero(entries[0].by_seed[0]),)))
     folds = Folds(origins, horizon_days, np.concatenate(is_new))
     sentinels = SENTINELS.check(pl.DataFrame(checks, schema=SENTINELS.schema, orient="row"))
-    return Backtest(compare(entries, folds), sentinels, tuple(entries), folds)
+    return Backtest(compare(entries, folds), sentinels, tuple(entries), folds, options.value)
 
 
 def _seeds(rung: Contender, options: Options) -> Iterator[int]:

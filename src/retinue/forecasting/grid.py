@@ -18,11 +18,13 @@ from retinue.features.query import available_at, features_at
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EVENT_TYPE, FREQUENCY, HORIZON_DAYS, ORDER, T_DAYS
 
 MOST_CUSTOMERS = 25_000
-MOST_CUTOFFS = 16
+MOST_CUTOFFS = 26
 LEAST_CUSTOMERS = 50
 LEAST_DAYS = 7
+YEAR_DAYS = 365
 ORIGINS = 3
 THIRDS = 3  # cutoffs per inner horizon
+SIXTHS = 6  # the same where the history is short
 OLDEST = 1 / 8  # of the history must lie before a cutoff of the grid
 FURTHEST = 0.6  # of the history may lie after an inner origin
 
@@ -33,7 +35,8 @@ class Layout:
 
     Attributes:
         asked_days: The longest horizon asked for.
-        inner_days: The horizon that inner forecasts are judged at: the asked one, or a third of the history.
+        inner_days: The horizon that inner forecasts are judged at: the asked one, or what has the same proportion to the
+            history before it.
         offsets: Of every cutoff of the grid, ascending.
         horizons: Of the examples, ascending.
         origins: Those offsets at which inner forecasts are made and judged.
@@ -47,8 +50,13 @@ class Layout:
 
     @property
     def is_evidence(self) -> bool:
-        """Whether inner forecasts look at least half as far ahead as the asked one; a shorter look cannot rank rungs."""
-        return 2 * self.inner_days >= self.asked_days
+        """Whether inner forecasts look at least a third as far ahead as the asked one; a shorter look cannot rank rungs."""
+        return 3 * self.inner_days >= self.asked_days
+
+    @property
+    def sees_seasons(self) -> bool:
+        """Whether the grid holds the same season of an earlier year, with what came after it."""
+        return bool(self.offsets) and self.offsets[-1] >= YEAR_DAYS + self.inner_days
 
     @property
     def disjoint_windows(self) -> float:
@@ -59,21 +67,27 @@ class Layout:
 def layout(span_days: int, horizon_days: int) -> Layout | None:
     """The grid for a history of so many days; None where it is too short to hold one.
 
-    Cutoffs lie a third of the inner horizon apart (a 48th of the history where that is more), 16 at most. The
-    inner origins are three, the latest with just its window observed, spread as far as leaves each two fifths
-    of the history.
+    The inner horizon is the asked one where the history is three times as long. Of a shorter history H it is the x
+    that stands to H - x as the asked one stands to H, so that rungs are judged on looking as far beyond what
+    they have seen as they are asked to; but between a third and a half of H. Cutoffs lie a third of it apart (a
+    sixth where it is more than a third of the history), 26 at most, and further apart where that reaches back to
+    the season of a year before. The inner origins are three, the latest with just its window observed, spread
+    as far as leaves each two fifths of the history.
 
     Args:
         span_days: first order to cutoff.
         horizon_days: the longest horizon asked for.
     """
-    inner = min(horizon_days, span_days // 3)
+    in_proportion = span_days * horizon_days // (span_days + horizon_days)
+    inner = min(horizon_days, max(span_days // 3, min(in_proportion, span_days // 2)))
     if inner < LEAST_DAYS:
         return None
-    step = max(-(-inner // THIRDS), span_days // 48)
+    per_inner = THIRDS if inner <= span_days // 3 else SIXTHS
+    reach = min(int(span_days * (1 - OLDEST)), YEAR_DAYS + 2 * inner)
+    step = max(-(-inner // per_inner), span_days // 48, -(-reach // MOST_CUTOFFS))
     steps = min(MOST_CUTOFFS, int(span_days * (1 - OLDEST)) // step)
     offsets = tuple(step * i for i in range(1, steps + 1))
-    wanted = sorted({step, inner, 2 * inner, horizon_days})
+    wanted = sorted({inner, horizon_days, *(step * 2**i for i in range(steps.bit_length()))})
     horizons = tuple(days for days in wanted if days <= min(horizon_days, offsets[-1]))
     first = -(-inner // step)
     room = int(span_days * FURTHEST) // step - first

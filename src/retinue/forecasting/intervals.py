@@ -55,7 +55,7 @@ def spend_distribution(said: Outlook, i: int) -> HurdleLogNormal:
     return HurdleLogNormal(said.p_churn[i], said.spend[i] / some, said.deviation[i])
 
 
-def ends(level: Array, p_zero: Array) -> tuple[Array, Array]:
+def ends(level: Array | float, p_zero: Array) -> tuple[Array, Array]:
     """Lower and upper quantile of an interval that holds `level`: from zero on where zero is likely, else central."""
     central = p_zero < (1 - level) / 2
     return np.where(central, (1 - level) / 2, 0.0), np.where(central, (1 + level) / 2, level)
@@ -77,33 +77,46 @@ def fit_levels(trials: Sequence[Trial], new_days: int) -> Levels:
     found = np.full(len(NAMES), COVERAGE)
     if not trials:
         return Levels(found, new_days)
-    held = np.concatenate([_held(trial) for trial in trials], axis=1)
-    group = np.concatenate([groups(trial.buyers, new_days) for trial in trials])
-    again = group // TIERS % 2
-    everyone = _level(held, COVERAGE)
+    inside, rows = _held(trials, new_days)
+    again = np.arange(len(NAMES)) // TIERS % 2
+    everyone = _level(inside.sum(axis=1), rows.sum(), COVERAGE)
     for place in range(len(NAMES)):
-        wider = _level(held[:, again == place // TIERS % 2], everyone)
-        found[place] = _level(held[:, group == place], wider)
+        alike = again == again[place]
+        wider = _level(inside[:, alike].sum(axis=1), rows[alike].sum(), everyone)
+        found[place] = _level(inside[:, place], rows[place], wider)
     return Levels(found, new_days)
 
 
-def _held(trial: Trial) -> Array:
-    """(levels, rows) share of the realised spend that lies within the interval of each level."""
-    outcome = spend_distribution(trial.outlook, 0)
-    reached, nothing = outcome.cdf(trial.spend), outcome.p_zero
-    held = np.empty((len(LEVELS), len(nothing)))
+def _held(trials: Sequence[Trial], new_days: int) -> tuple[Array, NDArray[np.int64]]:
+    """Rows inside the interval of each level, in parts, (levels, groups); and how many rows each group of NAMES has."""
+    outcomes = [spend_distribution(trial.outlook, 0) for trial in trials]
+    group = np.concatenate([groups(trial.buyers, new_days) for trial in trials])
+    order = np.argsort(group, kind="stable")
+    spend = np.concatenate([trial.spend for trial in trials])[order]
+    nothing = np.concatenate([outcome.p_zero for outcome in outcomes])[order]
+    reached = np.concatenate([o.cdf(t.spend) for o, t in zip(outcomes, trials, strict=True)])[order]
+    rows = np.bincount(group, minlength=len(NAMES))
+    there = np.flatnonzero(rows)
+    starts = (np.cumsum(rows) - rows)[there]
+    inside = np.zeros((len(LEVELS), len(NAMES)))
     for i, level in enumerate(LEVELS):
-        lower, upper = ends(np.full_like(nothing, level), nothing)
+        lower, upper = ends(level, nothing)
         below_jump = np.where(lower > 0, 0.0, np.minimum(1.0, upper / np.maximum(nothing, 1e-12)))
-        inside = np.where(trial.spend == 0, below_jump, (lower <= reached) & (reached <= upper))
-        held[i] = np.where(trial.spend < 0, 0.0, inside)
-    return held
+        held = np.where(spend == 0, below_jump, (lower <= reached) & (reached <= upper))
+        held[spend < 0] = 0.0
+        inside[i, there] = np.add.reduceat(held, starts)
+    return inside, rows
 
 
-def _level(held: Array, otherwise: float) -> float:
-    """The least level that held 90 % of these rows and of one more; the highest where none did."""
-    rows = held.shape[1]
+def _level(inside: Array, rows: int, otherwise: float) -> float:
+    """The least level that held 90 % of these rows and of one more; the highest where none did.
+
+    Args:
+        inside: (levels,) rows inside the interval, in parts.
+        rows: of them all.
+        otherwise: where there are too few.
+    """
     if rows < LEAST_ROWS:
         return otherwise
-    enough = held.mean(axis=1) >= min(COVERAGE * (1 + 1 / rows), 1.0)
+    enough = inside / rows >= min(COVERAGE * (1 + 1 / rows), 1.0)
     return float(LEVELS[enough.argmax()] if enough.any() else LEVELS[-1])

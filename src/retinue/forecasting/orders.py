@@ -42,11 +42,13 @@ def score_orders(
     )
 
 
+@one_thread()
 def order_waits(model: OrderModel, of: Histories) -> Array:
     """Median wait of each distinct history, NaN where more likely never; (distinct,)."""
     return torch.cat([model.next_order_days(part) for part in _chunks(of)]).numpy()
 
 
+@one_thread()
 def order_chances(model: OrderModel, of: Histories, days: Sequence[float]) -> Array:
     """P(an order within so many days) of each distinct history; (days, distinct)."""
     times = torch.tensor(list(days), dtype=torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import assert_never
 
 import numpy as np
@@ -15,7 +16,7 @@ from retinue.config import Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.features.query import available_at, features_at
-from retinue.forecasting.blend import Blend, best_weight
+from retinue.forecasting.blend import EQUAL, Blend, best_weight
 from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.intervals import Levels, fit_levels
@@ -81,20 +82,26 @@ class Training:
                 same = (fit for (_, at), fit in self.kept.items() if at == offset and isinstance(fit, Law))
                 return fit_law(rung, self._buyers(offset), next(same, None))
             case Rung.xgboost:
-                law = self.predictor(self.best_law(), offset)
-                if self.grid is None or not isinstance(law, Law):
+                law = self.predictor(self.best_law, offset)
+                if self.grid is None:
                     return law
+                first = Blend(self.predictor(Rung.own_rate, offset), law, EQUAL)
                 device = xgboost_device(choose_engine(self.options.engine))
-                return fit_trees(law, self.grid, offset, self.options.seed, device)
+                return fit_trees(first, self.grid, offset, self.options.seed, device)
             case Rung.blend:
-                others = [origin for origin in self.origins if origin != offset]
-                law_rung = self.best_law()
-                tried = [[self.trial(r, o) for o in others] for r in (law_rung, Rung.xgboost)]
+                law_rung, closed = self.best_law, self._closed_by(offset)
+                tried = [[self.trial(r, origin) for origin in closed] for r in (law_rung, Rung.xgboost)]
                 law, trees = (self.predictor(r, offset) for r in (law_rung, Rung.xgboost))
                 return Blend(law, trees, best_weight(tried[0], tried[1]))
             case Rung.auto:
                 raise ValueError("rung auto names no model: choose one first.")
         assert_never(rung)
+
+    def _closed_by(self, offset: int) -> list[int]:
+        """Origins whose window had closed so many days before the cutoff: what was known of their outcomes then."""
+        assert self.grid is not None or not self.origins
+        inner = self.grid.layout.inner_days if self.grid else 0
+        return [origin for origin in self.origins if origin - inner >= offset]
 
     def _buyers(self, offset: int) -> pl.DataFrame:
         if offset == NOW:
@@ -122,6 +129,7 @@ class Training:
         """At every origin."""
         return [self.trial(rung, origin) for origin in self.origins]
 
+    @cached_property
     def best_law(self) -> Rung:
         """The statistical rung to start from: Pareto/NBD, or one that beats it clearly on past origins."""
         best = DEFAULT

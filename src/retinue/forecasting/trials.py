@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -39,11 +40,16 @@ class Trial:
     spend: Array
     outlook: Outlook
 
-    @property
+    @cached_property
     def log_score(self) -> Array:
         """Log probability of the realised number of orders, (rows,)."""
         said = self.outlook
         return orders_log_score(self.orders, said.p_churn[0], said.orders[0], said.shape[0])
+
+    @cached_property
+    def gini(self) -> Statistic:
+        """Normalised Gini of expected against realised spend."""
+        return influence.gini(self.spend, self.outlook.spend[0])
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def _scores(trials: Sequence[Trial]) -> Measured:
 
 
 def _ginis(trials: Sequence[Trial]) -> Measured:
-    parts = [influence.gini(trial.spend, trial.outlook.spend[0]) for trial in trials]
+    parts = [trial.gini for trial in trials]
     place = np.repeat(np.arange(len(trials)), [len(trial.spend) for trial in trials])
     return _measured(influence.averaged(parts, place))
 

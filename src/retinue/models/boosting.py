@@ -1,6 +1,6 @@
-"""Boosted trees that correct a statistical law: chance of an order, number of orders, value of an order. XGBoost.
+"""Boosted trees that correct a first forecast: chance of an order, number of orders, value of an order. XGBoost.
 
-The law carries the horizon, the trees see the features only: what the law promises at every horizon (churn
+The first forecast carries the horizon, the trees see the features only: what it promises at every horizon (churn
 falls, orders rise) then holds for the corrected forecast too, also at horizons that no training window
 reached.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os import cpu_count
 
 import numpy as np
 import xgboost
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Folds = NDArray[np.int64]
 
+MEMBERS = 3
+FOLDS = 5
 MOST_ROUNDS = 400
 PATIENCE = 25
 LEAST_ROWS = 200
@@ -25,7 +29,7 @@ MARGIN_DIGITS = 3  # laws agree to 1e-9 on all machines, rounded margins exactly
 TREES = {
     "tree_method": "hist",
     "max_depth": 4,
-    "eta": 0.08,
+    "eta": 0.1,
     "min_child_weight": 20.0,
     "subsample": 0.7,
     "colsample_bytree": 0.7,
@@ -53,26 +57,26 @@ class Examples:
 
     Attributes:
         matrix: (rows, features), NaN where null.
-        law_logit: (rows,) log odds of an order under the law.
-        law_log_orders: (rows,) log expected orders under the law.
-        law_log_value: (rows,) log expected net value of an order under the law; -inf where it is zero.
+        first_logit: (rows,) log odds of an order, as first forecast.
+        first_log_orders: (rows,) log expected orders, likewise.
+        first_log_value: (rows,) log expected net value of an order, likewise; -inf where it is zero.
         orders: (rows,) realised orders.
-        spend: (rows,) realised net spend, in the unit of the law's value.
-        held_out: (rows,) rows that only say when to stop.
+        spend: (rows,) realised net spend, in the unit of that value.
+        fold: (rows,) fifth, 0 to 4, that the row's customer belongs to.
     """
 
     matrix: Floats
-    law_logit: Array
-    law_log_orders: Array
-    law_log_value: Array
+    first_logit: Array
+    first_log_orders: Array
+    first_log_value: Array
     orders: Array
     spend: Array
-    held_out: Mask
+    fold: Folds
 
 
 @dataclass(frozen=True)
-class Boosted:
-    """Three boosters; None where there was too little to learn from, which leaves the law as it is."""
+class Member:
+    """Three boosters; None where there was too little to learn from, which leaves the first forecast as it is."""
 
     order: xgboost.Booster | None
     count: xgboost.Booster | None
@@ -85,14 +89,27 @@ class Boosted:
         return _margin(self.order, matrix), _margin(self.count, matrix), value
 
 
+@dataclass(frozen=True)
+class Boosted:
+    """Members that each held out another fifth of the customers; what they say is averaged."""
+
+    members: tuple[Member, ...]
+
+    def corrections(self, matrix: Floats) -> tuple[Array, Array, Array]:
+        """What to add to log odds of an order, log expected orders and log value of an order; (rows,) each."""
+        said = np.mean([member.corrections(matrix) for member in self.members], axis=0)
+        return said[0], said[1], said[2]
+
+
 def settled(numbers: Array) -> Array:
     """Rounded to about six digits, so that sums added up in another order grow the very same trees."""
     digits, power = np.frexp(numbers)
-    return np.asarray(np.ldexp(np.round(digits, 6), power), dtype=np.float64)
+    # Rounded in binary: cents never lie half-way between two such numbers, as they do between decimal ones.
+    return np.asarray(np.ldexp(np.round(np.ldexp(digits, 20)), power - 20), dtype=np.float64)
 
 
 def fit_boosted(of: Examples, seed: int, device: str = "cpu") -> Boosted:
-    """The boosters (Chen and Guestrin 2016), each stopped where its score on the held-out rows was best.
+    """The boosters (Chen and Guestrin 2016), each stopped where its score on the fifth it held out was best.
 
     The value of an order is learnt from rows with orders, weighted by their number, so that expected orders ×
     value is the expected spend also where value and number go together. Net spend below zero counts as zero
@@ -107,25 +124,32 @@ def fit_boosted(of: Examples, seed: int, device: str = "cpu") -> Boosted:
     every = np.ones(len(some), dtype=np.bool_)
     paid = np.maximum(of.spend, 0.0)
     each = np.divide(paid, of.orders, where=some, out=np.zeros_like(paid))
-    worth = some & np.isfinite(of.law_log_value)
+    worth = some & np.isfinite(of.first_log_value)
     tasks: tuple[Task, ...] = (
-        (every, some.astype(np.float64), of.law_logit, None, ORDER),
-        (every, of.orders, of.law_log_orders, None, COUNT),
-        (worth, each, of.law_log_value, of.orders, VALUE),
+        (every, some.astype(np.float64), of.first_logit, None, ORDER),
+        (every, of.orders, of.first_log_orders, None, COUNT),
+        (worth, each, of.first_log_value, of.orders, VALUE),
     )
-    with ThreadPoolExecutor(len(tasks)) as pool:  # one thread each
-        order, count, value = pool.map(lambda task: _fit(of, task, {"seed": seed, "device": device}), tasks)
-    level = paid[worth].sum()
-    return Boosted(order, count, value, float(of.spend[worth].sum() / level) if value and level > 0 else 1.0)
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:  # one thread each
+        waits = [
+            [pool.submit(_fit, of, task, k, {"seed": seed + k, "device": device}) for task in tasks]
+            for k in range(MEMBERS)
+        ]
+        fitted = [[wait.result() for wait in member] for member in waits]
+    level, net = paid[worth].sum(), of.spend[worth].sum()
+    kept = float(net / level) if level > 0 else 1.0
+    return Boosted(
+        tuple(Member(order, count, value, kept if value else 1.0) for order, count, value in fitted)
+    )
 
 
 Task = tuple[Mask, Array, Array, Array | None, dict[str, object]]
 """Rows used, label, base margin, weight, parameters."""
 
 
-def _fit(of: Examples, task: Task, how: dict[str, object]) -> xgboost.Booster | None:
+def _fit(of: Examples, task: Task, held_out: int, how: dict[str, object]) -> xgboost.Booster | None:
     use, label, margin, weight, what = task
-    learn, stop = use & ~of.held_out, use & of.held_out
+    learn, stop = use & (of.fold != held_out), use & (of.fold == held_out)
     if min(learn.sum(), stop.sum()) < LEAST_ROWS or np.ptp(label[learn]) == 0:
         return None
     parts = [

@@ -23,9 +23,10 @@ def orders_log_score(realised: Array, p_churn: Array, expected_orders: Array, sh
     """
     edge = np.finfo(float).eps
     p_churn = np.clip(p_churn, edge, 1 - edge)
-    some = 1 - p_churn
-    beyond = np.maximum(expected_orders / some - 1, 0.0)
-    more = np.maximum(realised - 1, 0.0)
+    score = np.log(p_churn)
+    came = realised > 0  # the costly part is for them alone
+    some, shape, more = 1 - p_churn[came], shape[came], np.maximum(realised[came] - 1, 0.0)
+    beyond = np.maximum(expected_orders[came] / some - 1, 0.0)
     log_stay = -np.log1p(beyond / shape)
     log_go = np.log(np.maximum(beyond, np.finfo(float).tiny)) - np.log(shape + beyond)
     count = (
@@ -35,7 +36,8 @@ def orders_log_score(realised: Array, p_churn: Array, expected_orders: Array, sh
         + shape * log_stay
         + np.where(more > 0, more * log_go, 0.0)
     )
-    return np.where(realised > 0, np.log(some) + count, np.log(p_churn))
+    score[came] = np.log(some) + count
+    return score
 
 
 def spend_given_order(

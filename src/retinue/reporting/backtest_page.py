@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import polars as pl
 
+from retinue.evaluation.campaign import campaign
 from retinue.evaluation.comparison import ALL_ZERO
-from retinue.evaluation.metrics import reliability
-from retinue.evaluation.profit import SHARES, top
 from retinue.forecasting.backtest import Backtest
-from retinue.reporting.figures import Chart, Figure, Grid, axis, colour
+from retinue.reporting.charts_backtest import (
+    DRAWN,
+    captured_chart,
+    models,
+    origin_chart,
+    profit_chart,
+    reliability_chart,
+    said,
+)
+from retinue.reporting.figures import Chart, Grid
 from retinue.reporting.pages import Card, Section, build_page
-from retinue.reporting.words import Money, count, day, model_name, number, share
+from retinue.reporting.words import Money, count, day, number, share
 from retinue.schema import (
     BEST,
     CUSTOMERS,
@@ -32,7 +37,6 @@ from retinue.schema import (
     VERSUS_SIMPLEST_ERROR,
 )
 
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LEADING = (
     ("churn.auroc", "Churn AUROC", 3),
     ("churn.log_loss", "Churn log loss", 3),
@@ -44,14 +48,7 @@ LEADING = (
     ("value.bias_percent", "Spend error %", 1),
     ("value.coverage_90", "In 90 % interval", 3),
 )
-DRAWN = ("value.gini", "churn.auroc", "orders.log_score", "orders.bias_percent")
 WORDS = {name: words for name, words, _ in LEADING}
-MEANING = {
-    "value.gini": "How well spend is ranked; 0 is chance, 1 is perfect.",
-    "churn.auroc": "How well churn is ranked; a half is chance, 1 is perfect.",
-    "orders.log_score": "How surprising the number of orders was, in nats; lower is better.",
-    "orders.bias_percent": "Error of the total of orders; 0 is best.",
-}
 
 
 def build_backtest_page(name: str, currency: str, zone: str, found: Backtest) -> str:
@@ -63,7 +60,8 @@ def build_backtest_page(name: str, currency: str, zone: str, found: Backtest) ->
     sections = [
         _overview(found),
         _by_origin(found, zone),
-        _checks(found, Money(currency)),
+        _worth(found, Money(currency)),
+        _checks(found),
         _everything(found, zone),
     ]
     return build_page(f"{name}: backtest", subtitle, sections)
@@ -74,16 +72,11 @@ def pooled(found: Backtest, population: str = "all") -> pl.DataFrame:
     return found.scores.filter((pl.col(POPULATION) == population) & pl.col(ORIGIN).is_null())
 
 
-def models(found: Backtest) -> list[str]:
-    """Forecasters, simplest first, the all-zero row last."""
-    return [entry.model for entry in found.entries]
-
-
 def leading_grid(found: Backtest, population: str = "all") -> Grid:
     """One row per leading metric, one column per forecaster: score ± standard error."""
     rows = {(r[MODEL], r[METRIC]): r for r in pooled(found, population).iter_rows(named=True)}
     lines = [
-        (_said(name), *(_with_error(rows.get((name, metric)), SCORE, SCORE_ERROR, digits) for metric, _,
+        (said(name), *(_with_error(rows.get((name, metric)), SCORE, SCORE_ERROR, digits) for metric, _,
         digits in LEADING)) for name in models(found) if any(key[0] == name for key in rows)
     ]  # fmt: skip
     return _turned(lines)
@@ -93,10 +86,6 @@ def _turned(lines: list[tuple[str, ...]]) -> Grid:
     """Metrics down, forecasters across."""
     columns = list(zip(("Score", *WORDS.values()), *lines, strict=True))
     return Grid(columns[0], tuple(columns[1:]))
-
-
-def _said(model: str) -> str:
-    return "All zero" if model == ALL_ZERO else model_name(model)
 
 
 def _with_error(row: dict[str, object] | None, value: str, error: str, digits: int) -> str:
@@ -118,7 +107,7 @@ def versus_grid(found: Backtest) -> Grid:
             row = rows[(name, metric)]
             told = _with_error(row, VERSUS_SIMPLEST, VERSUS_SIMPLEST_ERROR, digits)
             cells.append(told + (" *" if is_clear(row[VERSUS_SIMPLEST], row[VERSUS_SIMPLEST_ERROR]) else ""))
-        lines.append((_said(name), *cells))
+        lines.append((said(name), *cells))
     return _turned(lines)
 
 
@@ -136,7 +125,7 @@ def lead(found: Backtest) -> str:
         if best is None:
             continue
         close = [
-            _said(r[MODEL])
+            said(r[MODEL])
             for r in rows.filter(pl.col(MODEL) != best).iter_rows(named=True)
             if not is_clear(r[VERSUS_BEST], r[VERSUS_BEST_ERROR])
         ]
@@ -145,12 +134,12 @@ def lead(found: Backtest) -> str:
             if close
             else ", by more than two standard errors"
         )
-        lines.append(f"{WORDS[metric]}: {_said(best)} is best{told if rows.height > 1 else ''}.")
+        lines.append(f"{WORDS[metric]}: {said(best)} is best{told if rows.height > 1 else ''}.")
     return " ".join(lines)
 
 
 def _overview(found: Backtest) -> Section:
-    simplest = _said(models(found)[0])
+    simplest = said(models(found)[0])
     people = pooled(found)[CUSTOMERS][0]
     note = (
         f"{count(people)} forecasts: each customer known at an origin, at every origin. ± is one standard "
@@ -176,56 +165,34 @@ def _overview(found: Backtest) -> Section:
 
 
 def _by_origin(found: Backtest, zone: str) -> Section:
-    charts = [_origin_chart(found, metric, zone) for metric in DRAWN]
+    charts = [origin_chart(found, metric, zone) for metric in DRAWN]
     rows = tuple(tuple(charts[i : i + 2]) for i in range(0, len(charts), 2))
     return Section("origins", "Fold by fold", "A model that wins at one origin only has not won.", rows)
 
 
-def _line(
-    i: int, model: str, x: Sequence[object], y: Sequence[float | None], mode: str = "lines+markers"
-) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": mode,
-        "name": _said(model),
-        "x": list(x),
-        "y": list(y),
-        "line": {"color": colour(f"line-{i % 6}"), "width": 2, "dash": DASHES[i % 6]},
-        "hovertext": [f"{_said(model)}: {number(v, 3)}" for v in y],
-        "hoverinfo": "text",
+def _worth(found: Backtest, money: Money) -> Section:
+    chosen = {
+        name: ranking.chosen
+        for name, ranking in campaign(found.entries, found.value).by_model.items()
+        if name != ALL_ZERO
     }
-
-
-def _origin_chart(found: Backtest, metric: str, zone: str) -> Chart:
-    rows = found.scores.filter(
-        (pl.col(POPULATION) == "all") & (pl.col(METRIC) == metric) & pl.col(ORIGIN).is_not_null()
+    name, point = max(chosen.items(), key=lambda pair: pair[1].profit)
+    told = (
+        f"Each model stops where it expects the most profit. {said(name)} would have earned most so: "
+        f"{money.short(point.profit)} from {share(point.share)} of the customers. These figures carry no standard errors."
     )
-    names = [name for name in models(found) if name != ALL_ZERO]
-    labels = [day(origin, zone) for origin in found.folds.origins]
-    lines = {name: rows.filter(pl.col(MODEL) == name).sort(ORIGIN)[SCORE].to_list() for name in names}
-    last = {name: values[-1] for name, values in lines.items()}
-    told = ", ".join(f"{_said(name)} {number(value, 3)}" for name, value in last.items())
-    return Chart(
-        key="origin-" + metric.replace(".", "-").replace("_", "-"),
-        title=WORDS[metric],
-        caption=MEANING[metric],
-        alt=f"Line chart of {WORDS[metric]} by origin, one line per model. At the last origin: {told}.",
-        grid=Grid(("Origin", *(_said(n) for n in names)), tuple(
-            (label, *(number(lines[n][i], 3) for n in names)) for i, label in enumerate(labels)
-        )),
-        traces=[_line(i, name, labels, lines[name]) for i, name in enumerate(names)],
-        layout={"hovermode": "closest", "xaxis": axis("origin", type="category"), "yaxis": axis(WORDS[metric])},
-        height=300,
-    )  # fmt: skip
+    return Section(
+        "worth", "What it is worth", told, ((captured_chart(found, money), profit_chart(found, money)),)
+    )
 
 
-def _checks(found: Backtest, money: Money) -> Section:
+def _checks(found: Backtest) -> Section:
     lines = tuple(
-        ("held" if row[PASSED] else "BROKEN", row[SENTINEL], _said(row[MODEL]), row[FINDING])
+        ("held" if row[PASSED] else "BROKEN", row[SENTINEL], said(row[MODEL]), row[FINDING])
         for row in found.sentinels.iter_rows(named=True)
     )
     held = bool(found.sentinels[PASSED].all())
-    said = (
+    told = (
         "All sentinels held."
         if held
         else "A sentinel is broken: trust no score on this page until it is mended."
@@ -239,81 +206,7 @@ def _checks(found: Backtest, money: Money) -> Section:
             "outcomes dealt out by lot, AUROC must lie within three standard errors of a half.",
         ),
     )
-    return Section(
-        "checks", "Can it be trusted", said, ((_reliability(found), _captured(found, money)), (card,))
-    )
-
-
-def _reliability(found: Backtest) -> Chart:
-    entries = [entry for entry in found.entries if entry.model != ALL_ZERO]
-    tables = {e.model: reliability(e.by_seed[0].churned, e.by_seed[0].p_churn) for e in entries}
-    ideal: Figure = {
-        "type": "scatter", "mode": "lines", "name": "perfect", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip",
-        "line": {"color": colour("muted"), "width": 1, "dash": "dash"},
-    }  # fmt: skip
-    traces = [ideal] + [
-        _line(i, name, [r["predicted"] for r in table], [r["realised"] for r in table])
-        for i, (name, table) in enumerate(tables.items())
-    ]
-    worst = {
-        name: max(table, key=lambda r: abs(r["predicted"] - r["realised"])) for name, table in tables.items()
-    }
-    told = "; ".join(
-        f"{_said(n)} {share(r['predicted'])} where {share(r['realised'])} left" for n, r in worst.items()
-    )
-    return Chart(
-        key="backtest-reliability",
-        title="Churn risk: said and came true",
-        caption="Of the customers given a risk (across), the share that stayed away (up), all origins.",
-        alt=f"Reliability plot. Farthest from the line: {told}.",
-        grid=Grid(
-            ("Model", "Customers", "Said", "Came true"),
-            tuple(
-                (_said(n), count(r["customers"]), share(r["predicted"]), share(r["realised"]))
-                for n, table in tables.items()
-                for r in table
-            ),
-        ),
-        traces=traces,
-        layout={
-            "hovermode": "closest",
-            "xaxis": axis("said churn risk", tickformat=".0%", range=[-0.02, 1.02], dtick=0.25),
-            "yaxis": axis("share that stayed away", tickformat=".0%", range=[-0.02, 1.04], dtick=0.25),
-        },
-    )
-
-
-def _captured(found: Backtest, money: Money) -> Chart:
-    """Spend of the best-ranked share of customers at each origin, summed over origins."""
-    curves = {}
-    for entry in found.entries:
-        rows = entry.by_seed[0]
-        brought = np.zeros(len(SHARES))
-        for place in np.unique(rows.origin):
-            part = rows.where(rows.origin == place)
-            brought += top(np.maximum(part.spend, 0.0), part.expected_spend, SHARES)
-        curves[entry.model] = brought / max(brought[-1], np.finfo(float).tiny)
-    told = "; ".join(f"{_said(n)} {share(float(c[4]))}" for n, c in curves.items() if n != ALL_ZERO)
-    total = money.short(float(np.maximum(found.entries[0].by_seed[0].spend, 0.0).sum()))
-    return Chart(
-        key="backtest-captured",
-        title="Spend reached by the top of the ranking",
-        caption=f"Share of all realised spend ({total}) that came from the customers ranked highest.",
-        alt=f"Line chart of the share of spend by share of customers, best first. The top 20%: {told}.",
-        grid=Grid(
-            ("Top share", *(_said(n) for n in curves)),
-            tuple((share(s), *(share(float(c[i])) for c in curves.values())) for i, s in enumerate(SHARES)),
-        ),
-        traces=[
-            _line(i, name, list(SHARES), curve.tolist(), "lines")
-            for i, (name, curve) in enumerate(curves.items())
-        ],
-        layout={
-            "hovermode": "closest",
-            "xaxis": axis("share of customers, highest expected spend first", tickformat=".0%"),
-            "yaxis": axis("share of realised spend", tickformat=".0%"),
-        },
-    )
+    return Section("checks", "Can it be trusted", told, ((reliability_chart(found),), (card,)))
 
 
 def _everything(found: Backtest, zone: str) -> Section:
@@ -330,6 +223,6 @@ def _everything(found: Backtest, zone: str) -> Section:
         )
         title = "All origins" if origin is None else f"Origin {place}: {day(origin, zone)}"
         cards.append(
-            (Card(title, Grid(("Metric", *(_said(n) for n in names)), lines), (), "folds", hidden=True),)
+            (Card(title, Grid(("Metric", *(said(n) for n in names)), lines), (), "folds", hidden=True),)
         )
     return Section("all", "Every score", "± is one standard error, clustered by customer.", tuple(cards))

@@ -48,6 +48,8 @@ class Curve:
 
     def at(self, day: Array) -> Array:
         """The factor on each day; any shape."""
+        if self.plain:
+            return np.broadcast_to(1.0, np.shape(day))
         place = np.floor(day - self.edges[0]).astype(np.int64)
         return np.asarray(self.factor[np.clip(place, 0, len(self.factor) - 1)])
 

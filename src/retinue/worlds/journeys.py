@@ -38,6 +38,11 @@ class Causes:
         factors = np.array([*(changes.get(name, 1.0) for name in self.names), 1.0])
         return factors[self.number]
 
+    def shown(self, alive: Mask, at: float) -> pl.Series:
+        """Name of the cause that shows on day `at`, null where none does or the customer is lost; (customers,)."""
+        visible = pl.Series(alive & (self.since <= at))
+        return self.labels.set(~visible, None)
+
     @property
     def labels(self) -> pl.Series:
         """Name of each customer's cause, null for none."""

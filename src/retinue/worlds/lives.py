@@ -11,9 +11,9 @@ from retinue.worlds.clock import Array, Clock, Indices, Mask
 from retinue.worlds.people import People
 from retinue.worlds.spec import Process, Spec
 
-BLOCK_CELLS = 4_000_000
+GROUP_ORDERS = 200_000
 LARGEST_BLOCK = 256
-SMALL_BLOCK = 16
+MOST_STAGES = 4
 
 
 @dataclass(frozen=True)
@@ -150,65 +150,109 @@ def _dying_at_orders(
 
 
 def _renewals(people: People, clock: Clock, lost: Array, days: int, rng: np.random.Generator) -> Lives:
-    """Gamma gaps in business time, drawn in blocks of about the number each customer still needs."""
+    """Gamma gaps in business time, customers a few thousand at a time, so that the work stays in the cache."""
     lost = lost.copy()
-    fatal = rng.random(len(people)) < people.chance * clock.decay.at(people.born)
-    lost[fatal] = people.born[fatal]
-    reach, stop = clock.business(people.born).copy(), clock.business(np.minimum(lost, days))
-    owners, times = [np.arange(len(people))], [reach.copy()]
-    active = np.flatnonzero(~fatal)
-    while len(active):
-        size = _block_sizes(people, active, (stop - reach)[active])
-        going = []
-        for block in np.unique(size):
-            same = active[size == block]
-            for who in np.array_split(same, max(1, len(same) * int(block) // BLOCK_CELLS)):
-                inside, time = _block(people, clock, who, int(block), reach, stop, lost, rng)
-                owners.append(np.repeat(who, inside.sum(1)))
-                times.append(time[inside])
-                going.append(who[(reach <= stop)[who]])
-        active = np.concatenate(going)
-    owner = np.concatenate(owners)
-    in_order = np.argsort(owner, kind="stable")
-    day = clock.business.day(np.concatenate(times)[in_order])
-    owner = owner[in_order]
-    day[np.searchsorted(owner, np.arange(len(people)))] = people.born
+    start, stop = clock.business(people.born), clock.business(np.minimum(lost, days))
+    nerve = _nerve(people, rng)
+    need = people.rate * (stop - start)
+    groups = np.cumsum(np.minimum(need, nerve) + 2) // GROUP_ORDERS
+    owners, times = [], []
+    for who in np.split(np.arange(len(people)), np.flatnonzero(np.diff(groups)) + 1):
+        owner, time = _renewals_of(Lot(people, clock, who, start, stop, nerve), lost, rng)
+        owners.append(owner)
+        times.append(time)
+    owner, day = np.concatenate(owners), clock.business.day(np.concatenate(times))
+    day[np.flatnonzero(np.diff(owner, prepend=-1))] = people.born
     return Lives(lost, Orders(owner, day, np.full(len(day), -1)))
 
 
-def _block_sizes(people: People, who: Indices, time: Array) -> Indices:
-    """About as many orders as each customer will still make in some business time; few distinct sizes."""
-    need = np.minimum(people.rate[who] * time, 1.5 / np.maximum(people.chance[who], 1e-9))
-    size = np.minimum(need + np.sqrt(need / people.regularity[who]) + 1, LARGEST_BLOCK)
-    step = np.where(size < SMALL_BLOCK, 2, SMALL_BLOCK)
-    return np.asarray(np.ceil(size / step) * step, np.int64)
+def _nerve(people: People, rng: np.random.Generator) -> Array:
+    """How much wear each customer stands; an order wears by 1 where its chance of loss is the customer's own.
+
+    An exponential draw over -log(1 - chance), so that an order takes customers away with just their chance.
+    """
+    if not people.chance.any():
+        return np.full(len(people), np.inf)
+    return _waits(-np.log1p(-people.chance), rng)
 
 
-def _block(
-    people: People,
-    clock: Clock,
-    who: Indices,
-    size: int,
-    reach: Array,
-    stop: Array,
-    lost: Array,
-    rng: np.random.Generator,
-) -> tuple[Mask, Array]:
-    """The next orders of some customers, (customers, size); moves `reach`, and sets `stop`, `lost` of those who go."""
-    shape = people.regularity[who][:, None]
-    gaps = rng.standard_gamma(shape, (len(who), size)) / (shape * people.rate[who][:, None])
-    time = reach[who][:, None] + np.cumsum(gaps, axis=1)
-    reach[who] = time[:, -1]
-    inside = time <= stop[who][:, None]
-    if people.chance.any():
-        worse = 1.0 if clock.decay.plain else clock.decay.at(clock.business.day(time))
-        fatal = inside & (rng.random(time.shape) < people.chance[who][:, None] * worse)
-        gone = fatal.any(1)
-        last = time[np.arange(len(who)), fatal.argmax(1)]
-        inside[gone] &= time[gone] <= last[gone][:, None]
-        lost[who[gone]] = clock.business.day(last[gone])
-        reach[who[gone]], stop[who[gone]] = np.inf, last[gone]
-    return inside, time
+@dataclass(frozen=True)
+class Lot:
+    """Some customers `who` and, of all, where in business time each starts and stops and its nerve."""
+
+    people: People
+    clock: Clock
+    who: Indices
+    start: Array
+    stop: Array
+    nerve: Array
+
+
+def _renewals_of(lot: Lot, lost: Array, rng: np.random.Generator) -> tuple[Indices, Array]:
+    """Owner and business time of the orders of one lot, by owner, then time; sets `lost` of those who go."""
+    who, time, nerve = lot.who, lot.start[lot.who], lot.nerve[lot.who]
+    owners, times = [], []
+    size = np.ones(len(who), np.int64)
+    gaps = np.zeros(len(who))  # the first order is there without a wait
+    while len(who):
+        owner, starts = np.repeat(np.arange(len(who)), size), np.cumsum(size) - size
+        after = np.cumsum(gaps)
+        passed = after - (after[starts] - gaps[starts])[owner]
+        moment = time[owner] + passed * (1 / lot.people.rate[who])[owner]
+        survived, nerve = _worn(lot, who, owner, moment, size, nerve)
+        kept = moment <= lot.stop[who][owner]
+        if (survived < size).any():
+            kept &= np.arange(len(kept)) <= (starts + survived)[owner]
+        slots = np.flatnonzero(kept)
+        owners.append(who[owner[slots]])
+        times.append(moment[slots])
+        fatal = starts + np.minimum(survived, size - 1)
+        gone = (survived < size) & (moment[fatal] <= lot.stop[who])
+        lost[who[gone]] = lot.clock.business.day(moment[fatal[gone]])
+        time = moment[starts + size - 1]
+        goes_on = (survived >= size) & (time <= lot.stop[who])
+        who, time, nerve = who[goes_on], time[goes_on], nerve[goes_on]
+        size = _block_sizes(lot.people, who, lot.stop[who] - time, nerve)
+        gaps = _gaps(lot.people.regularity[who], size, rng)
+    owner = np.concatenate(owners)
+    in_order = np.argsort(owner, kind="stable")
+    return owner[in_order], np.concatenate(times)[in_order]
+
+
+def _worn(
+    lot: Lot, who: Indices, owner: Indices, moment: Array, size: Indices, nerve: Array
+) -> tuple[Indices, Array]:
+    """How many of its next `size` orders each customer survives, and the nerve that is left after them."""
+    if lot.clock.decay.plain or not lot.people.chance.any():
+        return np.minimum(np.floor(nerve), size).astype(np.int64), nerve - size
+    chance = lot.people.chance[who]
+    harder = np.log1p(-chance[owner] * lot.clock.decay.at(lot.clock.business.day(moment)))
+    wear = harder / np.where(chance > 0, np.log1p(-chance), -np.inf)[owner]
+    total, starts = np.cumsum(wear), np.cumsum(size) - size
+    before = total[starts] - wear[starts]
+    stands = total - before[owner] <= nerve[owner]
+    survived = np.bincount(owner[stands], minlength=len(who))
+    return survived, nerve - (total[starts + size - 1] - before)
+
+
+def _block_sizes(people: People, who: Indices, time: Array, nerve: Array) -> Indices:
+    """About as many orders as each customer will still make in some business time."""
+    need = people.rate[who] * time
+    need += np.sqrt(need / people.regularity[who]) / 2 + 1
+    return np.clip(np.minimum(need, nerve + 1), 1, LARGEST_BLOCK).astype(np.int64)
+
+
+def _gaps(shape: Array, size: Indices, rng: np.random.Generator) -> Array:
+    """Gamma gaps of mean 1, `size` for each customer."""
+    count = int(size.sum())
+    if len(shape) and (shape == shape[0]).all():
+        # one shape for all is drawn faster, a whole one faster still
+        whole = int(shape[0])
+        if whole == shape[0] <= MOST_STAGES:
+            return np.asarray(rng.standard_exponential((whole, count)).sum(0) / whole)
+        return np.asarray(rng.standard_gamma(shape[0], count) / shape[0])
+    each = np.repeat(shape, size)
+    return np.asarray(rng.standard_gamma(each) / each)
 
 
 def _two_state(spec: Spec, people: People, clock: Clock, rng: np.random.Generator) -> Lives:

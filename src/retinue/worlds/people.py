@@ -41,15 +41,15 @@ def draw(spec: Spec, count: int, clock: Clock, rng: np.random.Generator) -> Peop
     segment, factors = _segments(spec, count, rng)
     born = _arrivals(spec, count, clock, rng)
     years = born / YEAR_DAYS
-    rate = _positive(who.rate, count, scores[0], rng) * factors["rate"]
-    rate *= np.exp(spec.arrivals.rate_drift_yearly * years)
+    pace = factors["rate"] * np.exp(spec.arrivals.rate_drift_yearly * years)
+    rate = _positive(who.rate, count, scores[0], rng) * pace
     loss = factors["dropout"] * np.exp(spec.arrivals.dropout_drift_yearly * years)
     loss = np.where(rng.random(count) < who.never_churn, 0.0, loss)
     dropout, chance = _leaving(spec, loss, scores[1], rng)
     value = _values(spec.spend, count, scores[2], rng) * factors["value"]
     buy = np.ones(count)
     if spec.process is Process.bg_bb:
-        buy = _chance(who.buy_chance, count, None, rng)
+        buy = np.minimum(_chance(who.buy_chance, count, scores[0], rng) * pace, 1.0)
         rate = buy / who.period_days
     return People(
         born=born,
@@ -150,6 +150,8 @@ def _arrivals(spec: Spec, count: int, clock: Clock, rng: np.random.Generator) ->
     density = np.exp(spec.arrivals.growth_yearly * (day - day[-1]) / YEAR_DAYS)
     if spec.arrivals.seasonal:
         density = density * clock.business.at(day.astype(float))
+    if (density == density[0]).all():
+        return np.asarray(day[0] + rng.random(count) * (last - day[0]))
     total = np.concatenate([[0.0], np.cumsum(density)])
     edges = np.concatenate([day, [last]]).astype(float)
     return np.asarray(np.interp(rng.random(count) * total[-1], total, edges))

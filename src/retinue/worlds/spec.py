@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 
 from retinue.schema import InputError
@@ -62,8 +62,9 @@ class Customers:
     """How customers differ in buying and leaving.
 
     `dropout` (per day) serves pareto_nbd, pareto_ggg and two_state; `dropout_chance` (per order; of bg_bb per
-    opportunity) the others. `buy_chance` and `period_days` are of bg_bb; `on_days` and `off_days` are mean stays of
-    two_state. Correlations are those of the normal scores (Gaussian copula).
+    opportunity) the others. `buy_chance` and `period_days` are of bg_bb, and take the place of `rate` there;
+    `regularity` (gamma shape of the gaps) is of mbg_cnbd_k and pareto_ggg; `on_days` and `off_days` are mean stays
+    of two_state. Correlations are those of the normal scores (Gaussian copula).
     """
 
     rate: Spread = field(default_factory=lambda: Spread(1 / 60, 1.0))
@@ -282,7 +283,7 @@ class Identity:
 
 @dataclass
 class Spec:
-    """A whole world: one process and its modifiers; the data cover [start, start + days), UTC.
+    """A whole world: one process and its modifiers; the data cover the `days` up to and with `last_day`, UTC.
 
     Truth is told at each of `cutoffs` (default: the end of the data) for each of `horizons_days`. With `details`,
     orders also carry cost, discount, quantity, category, channel and device.
@@ -290,7 +291,7 @@ class Spec:
 
     process: Process = Process.pareto_nbd
     days: int = 730
-    start: datetime = datetime(2022, 1, 1, tzinfo=UTC)
+    last_day: date = date(2023, 12, 31)
     base: str = "world"
     customers: Customers = field(default_factory=Customers)
     segments: tuple[Segment, ...] = ()
@@ -307,10 +308,16 @@ class Spec:
 
     def __post_init__(self) -> None:
         _within("days", self.days, 1, 36_500)
-        if self.start.tzinfo is None or self.start.utcoffset() or self.start.time() != datetime.min.time():
-            raise InputError(f"start={self.start}: must be midnight UTC, such as 2022-01-01T00:00+00:00.")
+        if isinstance(self.last_day, datetime):
+            raise InputError(f"last_day={self.last_day}: must be a date without a clock, such as 2023-12-31.")
         if not self.horizons_days or min(self.horizons_days) < 1:
             raise InputError(f"horizons_days={self.horizons_days}: must be whole days, such as (90, 365).")
+
+    @property
+    def start(self) -> datetime:
+        """The first instant of the data: however long the world, its end stays where it is, in the past."""
+        midnight = datetime(self.last_day.year, self.last_day.month, self.last_day.day, tzinfo=UTC)
+        return midnight - timedelta(days=self.days - 1)
 
 
 def _above(name: str, value: float, limit: float) -> None:

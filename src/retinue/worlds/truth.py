@@ -30,6 +30,7 @@ from retinue.schema import (
     P_CHURN,
     PROPENSITY,
     REGULARITY,
+    SHOWN_CAUSE,
     TARGETED,
     TREATED,
     TRUE_ACTIONS,
@@ -39,6 +40,7 @@ from retinue.schema import (
     InputError,
 )
 from retinue.worlds.clock import YEAR_DAYS, Array, Indices, Mask
+from retinue.worlds.journeys import Causes
 from retinue.worlds.outlook import Scene, intensity, life, path, states
 from retinue.worlds.sales import Sales
 from retinue.worlds.spec import Spec
@@ -76,7 +78,7 @@ def times(spec: Spec, day: Array) -> pl.Series:
     return pl.Series(micros).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-def outlooks(scene: Scene, sales: Sales, ids: pl.Series) -> pl.DataFrame:
+def outlooks(scene: Scene, sales: Sales, causes: Causes, ids: pl.Series) -> pl.DataFrame:
     """The `truth` table: customers who had come by the cutoff, at each cutoff and horizon.
 
     Expectations from own parameters and state at the cutoff, campaigns as in `Pushes.increments`. They do not
@@ -89,6 +91,7 @@ def outlooks(scene: Scene, sales: Sales, ids: pl.Series) -> pl.DataFrame:
         state, alive = states(scene, at), scene.is_alive(at)
         come = np.flatnonzero(scene.people.born <= at)
         orders, spend, churn = _sums(scene, np.flatnonzero(alive), at, horizons, state)
+        shown = causes.shown(alive, at)
         now = intensity(scene, at, np.where(alive, state, 0.0)) + scene.pushes.rate(
             scene.people, scene.clock, at
         )
@@ -97,6 +100,7 @@ def outlooks(scene: Scene, sales: Sales, ids: pl.Series) -> pl.DataFrame:
             columns = {
                 CUSTOMER_ID: ids.gather(come),
                 ALIVE: alive[come],
+                SHOWN_CAUSE: shown.gather(come),
                 INTENSITY: np.where(alive, now, 0.0)[come],
                 P_CHURN: churn[come, place],
                 EXPECTED_ORDERS: orders[come, place],

@@ -80,7 +80,7 @@ def simulate(spec: Spec, customers: int, seed: int) -> World:
         identity = true_identity(events, ids)
     return World(
         events=EVENTS.check(_coded(events, ids if identity is None else None)),
-        truth=truth.outlooks(scene, sales, ids),
+        truth=truth.outlooks(scene, sales, causes, ids),
         customers=truth.customers(scene, ids, causes.labels),
         actions=truth.actions(scene, ids, _campaign_names(spec, len(pushes.days))),
         identity=identity,

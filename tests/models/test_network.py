@@ -1,0 +1,266 @@
+"""The sequence forecaster from packed histories to the distribution of the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from retinue.config import Encoder
+from retinue.models.clocks import expected_orders, neutral_raw, survival
+from retinue.models.network import Network
+from retinue.models.sequence_losses import next_event_loss, next_order_loss, orders_loss, value_loss
+from retinue.schema import InputError
+from retinue.sequences.batches import Batch, Targets
+from tests.models.histories import FAMILIES, KINDS, History, batch_of, history, network, rows_of, shake, shape
+
+ENCODERS = list(Encoder)
+DAYS = torch.tensor([0.0, 1.0, 7.0, 30.0, 90.0, 365.0, 3_650.0])
+BASE = [history(1, 4, (1, 3)), history(2, 9, (0, 5, 8)), history(3, 1), history(4, 6)]
+ROWS = {0: slice(0, 2), 1: slice(2, 5), 2: slice(5, 6), 3: slice(6, 7)}
+
+
+def forecast(model: Network, batch: Batch, context: Tensor | None = None) -> Tensor:
+    """(R, 14) chances of no order and expected orders at `DAYS`."""
+    with torch.no_grad():
+        clocks, _ = model(batch, context=context)
+        return torch.cat([survival(clocks, DAYS), expected_orders(clocks, DAYS)], 1)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_before_training_everybody_has_the_mean_rate(encoder: Encoder) -> None:
+    found = forecast(network(encoder), batch_of(*BASE))
+    assert torch.equal(found, found[:1].expand_as(found))
+    assert found[0, 7 + 4].item() == pytest.approx(0.01 * 90, rel=0.02)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_another_customer_changes_no_bit(encoder: Encoder) -> None:
+    model = shake(network(encoder))
+    other = [replace(BASE[0], tokens=history(11, 4).tokens), *BASE[1:]]
+    before, after = forecast(model, batch_of(*BASE)), forecast(model, batch_of(*other))
+    assert torch.equal(before[2:], after[2:])
+    assert not same(before[:2], after[:2])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_tokens_after_the_cutoff_change_no_bit(encoder: Encoder) -> None:
+    model = shake(network(encoder))
+    later = {
+        name: torch.cat([old[:6], new[6:]])
+        for (name, old), new in zip(BASE[1].tokens.items(), history(12, 9).tokens.values(), strict=True)
+    }
+    changed = [BASE[0], replace(BASE[1], tokens=later), *BASE[2:]]
+    before, after = forecast(model, batch_of(*BASE)), forecast(model, batch_of(*changed))
+    last = ROWS[1].stop - 1
+    untouched = [row for row in range(len(before)) if row != last]
+    assert torch.equal(before[untouched], after[untouched])
+    assert not same(before[last], after[last])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_order_of_customers_and_padding_change_nothing(encoder: Encoder) -> None:
+    model = shake(network(encoder))
+    batch = batch_of(*BASE)
+    before = forecast(model, batch)
+    order = [2, 0, 3, 1]
+    moved = torch.cat([before[ROWS[i]] for i in order])
+    assert same(forecast(model, batch_of(*(BASE[i] for i in order))), moved)
+    with torch.no_grad():
+        wider, _ = model(batch, max_len=20)
+    assert same(survival(wider, DAYS), before[:, :7])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_input_is_read(encoder: Encoder) -> None:
+    """No field of a batch that changes nothing."""
+    model, batch = shake(network(encoder)), batch_of(*BASE)
+    before = forecast(model, batch)
+    for name in ("numbers", "gaps", "age", "calendar", "silence", "cutoff_calendar", "features"):
+        changed = replace(batch, **{name: getattr(batch, name) * 0.5 + 0.1})
+        assert not same(forecast(model, changed), before), name
+    for name in ("kind", "codes"):
+        assert not same(forecast(model, replace(batch, **{name: (getattr(batch, name) + 1) % 3})), before), name
+
+
+def test_null_is_told_from_zero() -> None:
+    model, batch = shake(network()), batch_of(*BASE)
+    zeros = replace(batch, features=batch.features.nan_to_num(-1e9), numbers=batch.numbers.nan_to_num(-1e9))
+    assert not same(forecast(model, zeros), forecast(model, batch))
+
+
+def test_streaming_gives_the_full_replay() -> None:
+    """States advanced by new events, some customers without any, forecast as the whole history does."""
+    model = shake(network(Encoder.gru))
+    customers = [history(21, 5), history(22, 8), history(23, 3)]
+    whole = batch_of(*customers)
+    state = model.start(3)
+    with torch.no_grad():
+        for new in ([slice(0, 4), slice(0, 1), slice(0, 2)], [slice(4, 4), slice(1, 7), slice(2, 3)]):
+            parts = [rows_of(customer, rows) for customer, rows in zip(customers, new, strict=True)]
+            state = model.step(state, batch_of(*parts))
+        last = [rows_of(c, s) for c, s in zip(customers, (slice(4, 5), slice(7, 8), slice(3, 3)), strict=True)]
+        state = model.step(state, batch_of(*last))
+        streamed, replayed = model.read(state[-1], whole), model(whole)[0]
+        torch.testing.assert_close(survival(streamed, DAYS), survival(replayed, DAYS), rtol=1e-5, atol=1e-7)
+        orders = expected_orders(streamed, DAYS), expected_orders(replayed, DAYS)
+    torch.testing.assert_close(*orders, rtol=1e-5, atol=1e-7)
+
+
+def test_a_transformer_cannot_stream() -> None:
+    with pytest.raises(InputError, match="encoder must be gru to stream, not transformer"):
+        network(Encoder.transformer).start(2)
+
+
+def test_codes_never_seen_change_nothing() -> None:
+    """Codes start at zero, and the index of none stays there."""
+    model, batch = network(), batch_of(*BASE)
+    none = replace(batch, codes=torch.zeros_like(batch.codes))
+    with torch.no_grad():
+        assert torch.equal(model.embed(batch), model.embed(none))
+    shake(model.embed.code_out)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model.embed(batch).square().sum().backward()
+    optimiser.step()
+    assert model.embed.codes.weight[1:].count_nonzero() > 0
+    assert model.embed.kind.weight[0].count_nonzero() == 0
+    assert model.embed.codes.weight[0].count_nonzero() == 0
+
+
+def test_while_training_whole_families_of_features_are_hidden() -> None:
+    torch.manual_seed(0)
+    model, features = network(family_dropout=0.5), torch.zeros(400, len(FAMILIES))
+    assert not model.readout.visible(features).isnan().any()
+    hidden = model.train().readout.visible(features).isnan()
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+    assert torch.equal(hidden[:, 3], hidden[:, 4])
+    assert not torch.equal(hidden[:, 2], hidden[:, 3])
+    assert 0.4 < hidden[:, 5].float().mean() < 0.6
+
+
+def grouped(seed: int, group: int) -> list[History]:
+    return [history(seed + i, 1 + i % 5, group=group) for i in range(40)]
+
+
+def test_the_base_in_context_stays_within_base_and_cutoff() -> None:
+    model = shake(network(context=True))
+    mine, theirs, others = grouped(100, 0), grouped(200, 1), grouped(300, 1)
+    before, after = forecast(model, batch_of(*mine, *theirs)), forecast(model, batch_of(*mine, *others))
+    assert same(before[:40], after[:40])
+    assert not same(before[40:], after[40:])
+    alone = forecast(model, batch_of(mine[0]))
+    assert not same(alone, before[:1])  # read against the base, not by itself
+
+
+def test_the_order_of_the_context_does_not_matter_and_another_sample_hardly() -> None:
+    model = shake(network(context=True))
+    mine = grouped(100, 0)
+    before = forecast(model, batch_of(*mine))
+    assert same(forecast(model, batch_of(*mine[::-1])).flip(0), before)
+    twice = forecast(model, batch_of(*mine, *mine))
+    assert same(twice[:40], before)
+
+
+def test_a_kept_context_makes_a_forecast_its_own() -> None:
+    """Scored alone against the summary of the whole base, a customer gets the forecast of the whole batch."""
+    model = shake(network(context=True))
+    mine = grouped(100, 0)
+    with torch.no_grad():
+        context = model.summarise(batch_of(*mine))
+    alone = torch.cat([forecast(model, batch_of(customer), context) for customer in mine[:5]])
+    assert same(alone, forecast(model, batch_of(*mine))[:5])
+
+
+def test_context_needs_groups() -> None:
+    batch = replace(batch_of(*BASE), group=None)
+    with pytest.raises(InputError, match=r"group must number the \(base, cutoff\)"):
+        forecast(network(context=True), batch)
+    assert forecast(network(), batch).shape == (7, 14)
+
+
+def test_shapes_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="even whole number, not 16 / 5"):
+        shape(Encoder.transformer, heads=5)
+    with pytest.raises(InputError, match="family of each of the 6 features, not of 2"):
+        shape(families=(0, 1), family_dropout=0.2)
+
+
+@given(seed=st.integers(0, 10_000), length=st.integers(1, 30), encoder=st.sampled_from(ENCODERS))
+@settings(max_examples=25)
+def test_invariants_on_random_weights_and_histories(seed: int, length: int, encoder: Encoder) -> None:
+    stay, orders = forecast(shake(network(encoder), seed), batch_of(history(seed, length), *BASE)).split(7, 1)
+    assert (stay[:, 0] == 1).all()
+    assert (orders[:, 0] == 0).all()
+    assert (stay.diff(dim=1) <= 0).all()
+    assert (orders.diff(dim=1) >= 0).all()
+    assert (orders >= (1 - stay) * (1 - 1e-6)).all()
+
+
+def future(batch: Batch, until: Tensor, window: float) -> Targets:
+    """Targets with one horizon, the window, and an order in it where `until` is finite."""
+    rows, tokens = len(batch.at), len(batch.kind)
+    came = until.isfinite().float()[:, None]
+    whole = torch.full((rows,), window)
+    return Targets(
+        window=whole,
+        before=torch.where(until.isfinite(), until - 1, whole),
+        until=until,
+        horizon=whole[:, None],
+        orders=came,
+        gross=came,
+        refunds=torch.zeros(rows, 1),
+        next_kind=torch.randint(0, KINDS, (tokens,), generator=torch.Generator().manual_seed(0)),
+        next_gap=torch.ones(tokens),
+        next_amount=torch.zeros(tokens),
+    )
+
+
+def loss_of(model: Network, batch: Batch, targets: Targets) -> Tensor:
+    clocks, after = model(batch)
+    order = next_order_loss(clocks, targets.before, targets.until)
+    counts = orders_loss(clocks, targets.horizon, targets.orders)
+    values = value_loss(clocks, targets.orders, targets.gross)
+    event = next_event_loss(after.kind_logits, after.gap, after.amount, targets)
+    total: Tensor = (order + counts + values).mean() + event.mean()
+    return total
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("context", [False, True])
+def test_every_weight_learns(encoder: Encoder, context: bool) -> None:
+    model, batch = shake(network(encoder, context=context)), batch_of(*BASE)
+    targets = future(batch, torch.tensor([3.0, torch.inf, 20.0, torch.inf, 5.0, 1.0, torch.inf]), 30.0)
+    loss_of(model, batch, targets).backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.count_nonzero()]
+    assert idle in ([], ["readout.context.member_key.bias"])
+
+
+def test_features_are_learnt_as_a_tree_would() -> None:
+    """Who orders hangs on a step in each of two features together; a network linear in them learns nothing."""
+    rows = 600
+    values = torch.rand(rows, 6, generator=torch.Generator().manual_seed(0))
+    ordering = (values[:, 0] > 0.3) ^ (values[:, 1] > 0.5)
+    one = batch_of(*(history(i, 1) for i in range(rows)))
+    batch = replace(one, features=values)
+    until = torch.where(ordering, 5.0, torch.inf)
+    options = shape(layers=1, dropout=0.0)
+    torch.manual_seed(0)
+    edges = replace(options, feature_edges=torch.linspace(0, 1, 13).expand(6, 13).clone())
+    model = Network(edges, neutral_raw(0.02, 0.3)).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    targets = future(batch, until, 30.0)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss_of(model, batch, targets).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    with torch.no_grad():
+        said = 1 - survival(model.eval()(batch)[0], torch.tensor([30.0]))[:, 0]
+    assert ((said > 0.5) == ordering).float().mean() > 0.9
