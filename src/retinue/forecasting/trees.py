@@ -20,6 +20,7 @@ from retinue.models.predictive import orders_log_score
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, REALISED_ORDERS, REALISED_SPEND
 
 MOST_EXAMPLES = 120_000
+MOST_TRIED = 60_000  # of a fit that is only tried at a past origin
 FIRST_DAYS = (30, 90)  # horizons at which the trees are told what the first forecast says
 SCALES = np.exp(np.linspace(-2.0, 3.0, 21))
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -89,7 +90,8 @@ def fit_trees(first: Predictor, grid: Grid, closed_by: int, seed: int, device: s
         device: cpu or cuda.
     """
     columns = usable(grid.features[min(grid.features)], grid.layout.sees_seasons)
-    examples = _examples(first, grid, closed_by, columns)
+    most = MOST_TRIED if closed_by else MOST_EXAMPLES
+    examples = _examples(first, grid, closed_by, columns, most)
     boosted = fit_boosted(examples, seed, device)
     return Trees(first, boosted, columns, _dispersion(examples, boosted))
 
@@ -124,11 +126,11 @@ def share_of(customers: pl.Series, salt: int) -> Array:
     return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def _examples(first: Predictor, grid: Grid, closed_by: int, names: Sequence[str]) -> Examples:
+def _examples(first: Predictor, grid: Grid, closed_by: int, names: Sequence[str], most: int) -> Examples:
     """All windows stacked, thinned evenly to a bounded number of rows."""
     windows = grid.windows(closed_by)
     rows = sum(grid.features[offset].height for offset, _ in windows)
-    kept_share = min(1.0, MOST_EXAMPLES / max(rows, 1))
+    kept_share = min(1.0, most / max(rows, 1))
     parts: list[tuple[NDArray[Any], ...]] = []
     for offset in sorted({offset for offset, _ in windows}):
         buyers = grid.features[offset]
