@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Rung, as_yaml, option_lines, presets, resolve
+from retinue.config import Encoder, Rung, as_yaml, option_lines, presets, resolve
 from retinue.schema import InputError
 from tests.golden.freeze_options import option_tree
 
@@ -55,6 +55,10 @@ def test_lists_of_cutoffs_and_horizons() -> None:
         ("cutof=2014-12-31", "Did you mean cutoff?"),
         ("data.columns.custommer_id=a", "Did you mean data.columns.customer_id?"),
         ("data=foo", "there are cdnow"),
+        ("model=lstm", "there are gru, transformer"),
+        ("trainer=tpu", "there are cpu, ddp, gpu"),
+        ("model.width=36", "multiple of 2 × model.heads"),
+        ("training.buckets=0", "between 1"),
         ("horizon_days=soon", "whole days"),
         ("horizon_days=0", "whole days"),
         ("horizon_days=true", "whole days"),
@@ -81,6 +85,14 @@ def test_every_preset_resolves_and_survives_a_round_trip() -> None:
         options = resolve([f"data={name}"])
         assert options.data.name == name
         assert f"source: {name}" in as_yaml(options)
+
+
+def test_presets_of_model_and_trainer() -> None:
+    options = resolve(["model=transformer", "trainer=ddp", "training.steps=7", "model.width=32"])
+    assert (options.model.encoder, options.model.layers, options.model.width) == (Encoder.transformer, 2, 32)
+    assert (options.trainer.devices, options.training.steps) == (2, 7)
+    with pytest.raises(InputError, match="multiple of the processes"):
+        resolve(["trainer=ddp", "training.buckets=3"])
 
 
 def test_the_option_tree_changes_only_on_purpose() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float64]
 
 FIRST_ROWS = 1_000
+REPEATS = 4
 
 log = logging.getLogger(__name__)
 _told: set[EngineChoice] = set()
@@ -97,6 +101,48 @@ def torch_device(engine: EngineChoice) -> torch.device:
 def xgboost_device(engine: EngineChoice) -> str:
     """Where trees grow: cuda or cpu, in XGBoost's words."""
     return "cuda" if engine.is_gpu else "cpu"
+
+
+def matmul_rate(
+    device: torch.device,
+    seconds: float = 0.3,
+    side: int = 1_024,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Floating point operations per second of this device in square products, bfloat16 on a GPU, else float32.
+
+    Args:
+        device: to measure.
+        seconds: to measure for; the fastest product counts.
+        side: of the matrices.
+        clock: seconds, of the wall or of the processor.
+    """
+    import torch  # noqa: PLC0415  as above
+
+    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+    left, right = (torch.rand(side, side, device=device, dtype=kind) for _ in range(2))
+    out = left @ right
+    best, began = math.inf, clock()
+    while clock() - began < seconds:
+        start = clock()
+        for _ in range(REPEATS):
+            torch.mm(left, right, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (clock() - start) / REPEATS)
+    return 2 * side**3 / best
+
+
+def process_rank() -> int:
+    """Which of the processes that share one job this is, as torchrun, Slurm or Lightning says it; 0 where alone."""
+    if "RANK" not in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
+        return int(os.environ.get("SLURM_PROCID", "0"))
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def process_count() -> int:
+    """How many processes share one job, as torchrun or Slurm says it; 1 where alone."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
 
 
 @contextmanager

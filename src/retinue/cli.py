@@ -13,83 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from retinue.help import COMMANDS, command_help, overview
 from retinue.schema import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retinue.config import Options
+    from retinue.forecasting.scoring import Scored
+    from retinue.forecasting.sequence import SequencePredictor
     from retinue.pipeline import Run
 
-COMMANDS = {
-    "doctor": "say what the data support and what is wrong with them, worst first",
-    "prepare": "read, check and clean the events into a store sharded by customer",
-    "features": "build every feature as it stood at the cutoff",
-    "segment": "find micro-segments, name them, and place every customer in one",
-    "forecast": "forecast churn, orders and value of every customer; decide quadrants",
-    "report": "draw the report from the tables, bringing up what is missing",
-    "backtest": "hold every rung against past futures, with standard errors, and say who wins",
-    "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
-    "worlds": "simulate a customer base with known truth: kind=… customers=… days=… seed=…",
-    "run": "prepare to report, resuming where an earlier run of the same folder stopped",
-}
-
-# Options that a command's result depends on; a command also needs what the commands before it need.
-SECTIONS = {
-    "doctor": ("data", "cutoff", "horizon_days", "output", "shards"),
-    "prepare": ("data", "output", "shards"),
-    "features": ("data", "cutoff", "output", "engine", "shards"),
-    "segment": ("data", "cutoff", "segments", "output", "engine", "shards", "seed"),
-    "forecast": (
-        "data",
-        "cutoff",
-        "horizon_days",
-        "forecaster",
-        "value",
-        "decisions",
-        "output",
-        "engine",
-        "shards",
-        "seed",
-    ),
-    "backtest": (
-        "data",
-        "cutoff",
-        "horizon_days",
-        "origins",
-        "rungs",
-        "seeds",
-        "seed",
-        "tracking",
-        "value",
-        "segments",
-        "output",
-        "engine",
-        "shards",
-    ),
-    "ledger": (),
-    "worlds": ("worlds", "cutoff", "horizon_days", "seed", "output"),
-    "report": (),
-    "run": (),
-}
-
-EXAMPLES = {
-    "run": [
-        "retinue run data=cdnow cutoff=1997-09-30 horizon_days=273",
-        "retinue run data=files data.path=orders.parquet data.columns.customer_id=cid data.columns.event_time=day \\\n"
-        "            data.columns.amount=value cutoff=2014-12-31 horizon_days=365 output=out/",
-    ],
-    "doctor": ["retinue doctor data=files data.path='exports/*.csv' data.time_zone=Europe/London"],
-    "backtest": [
-        "retinue backtest data=cdnow origins=3 horizon_days=273",
-        "retinue backtest data=online_retail cutoff=[2011-06-09,2011-09-09] horizon_days=91",
-    ],
-    "ledger": ["retinue ledger data=cdnow cutoff=1997-09-30 horizon_days=[90,273]"],
-    "worlds": ["retinue worlds kind=seasonal customers=20000 seed=1 output=world/"],
-    "features": ["retinue features data=cdnow cutoff=[1997-06-30,1997-09-30]"],
-}
+MULTIRUN = "--multirun"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -119,7 +57,7 @@ def _escaped(text: str) -> str:
 
 def _command(words: list[str], screen: Console) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        _overview()
+        overview()
         return 0
     if words[0] in ("-V", "--version"):
         from importlib.metadata import version
@@ -132,8 +70,10 @@ def _command(words: list[str], screen: Console) -> int:
             f"'{command}' is not a command; there are {', '.join(COMMANDS)}. See retinue --help."
         )
     if any(word in ("-h", "--help") for word in rest):
-        _help(command)
+        command_help(command)
         return 0
+    if MULTIRUN in rest:
+        return _multirun(command, [word for word in rest if word != MULTIRUN], screen)
     from retinue.config import resolve
 
     if command == "worlds":
@@ -148,6 +88,19 @@ def _command(words: list[str], screen: Console) -> int:
     return 0
 
 
+def _multirun(command: str, words: list[str], screen: Console) -> int:
+    """Runs the command once for each combination of values, each into a folder of its own under the output."""
+    from retinue.config import combinations, resolve
+
+    runs = combinations(words)
+    folder = resolve(runs[0][1]).folder
+    for i, (name, chosen) in enumerate(runs):
+        print(f"{command}: {i + 1} of {len(runs)}: {name or 'nothing varies'}", flush=True)
+        own = [word for word in chosen if not word.startswith("output=")]
+        _command([command, *own, f"output={folder / 'multirun' / name.replace('/', '_')}"], screen)
+    return 0
+
+
 def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
     """Does the command; what it returns shows the result."""
     if command == "worlds":
@@ -158,11 +111,40 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
     if command == "backtest":
         run, found = run_backtest(options, progress)
         return partial(show_backtest, Console(), run.folder, found)
+    if command == "train":
+        from retinue.train import run_train
+
+        return partial(_show_train, *run_train(options, progress))
+    if command == "forecast" and options.checkpoint is not None:
+        from retinue.score import run_scoring
+
+        return partial(_show_scored, *run_scoring(options, progress))
     if command == "ledger":
         run, reckoning = run_ledger(options, progress)
         return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)
     stage = Stage.report if command in ("run", "report") else Stage[command]
     return partial(_show, command, advance(options, stage, progress), options)
+
+
+def _show_scored(run: Run, done: Scored) -> None:
+    print(
+        f"forecast: {len(done.written)} shards written, {len(done.kept)} stood already, {len(done.elsewhere)} in the hands "
+        f"of another process; they are in {run.folder / 'forecasts'}"
+    )
+
+
+def _show_train(run: Run, folder: Path, predictor: SequencePredictor) -> None:
+    """What the network took and how well it did on the customers held out, from the first process alone."""
+    from retinue.accel import process_rank
+
+    if process_rank() == 0:
+        card = predictor.trained.card
+        print(
+            f"train: {card['readouts']:,} readouts of {card['customers']:,} customers, best at step "
+            f"{card['best_step']:,} with a held-out log score of {card['best_log_score']:.4f}; "
+            f"{card['tokens_per_second']:,.0f} tokens/s, {card['padding_waste']:.0%} padding"
+        )
+        print(f"train: done; the checkpoint is in {folder}")
 
 
 def _world(options: Options) -> Callable[[], None]:
@@ -180,46 +162,6 @@ def _world(options: Options) -> Callable[[], None]:
         f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in made.items()
     ]
     return partial(print, "\n".join([*lines, f"worlds: done; everything is in {folder}"]))
-
-
-def _overview() -> None:
-    out = Console()
-    out.print("[bold]retinue[/] turns a retailer's events into churn risk, value, segments and a report.\n")
-    out.print(
-        "Usage: retinue <command> key=value …   (retinue <command> --help lists its options)\n",
-        highlight=False,
-    )
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, sentence in COMMANDS.items():
-        table.add_row(f"  [bold]{name}[/]", sentence)
-    out.print(table)
-    out.print("\nStart: retinue run data=cdnow cutoff=1997-09-30 horizon_days=273", highlight=False)
-
-
-def _help(command: str) -> None:
-    from retinue.config import option_lines, presets
-
-    out = Console()
-    out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
-    out.print("Usage: retinue " + command + " key=value …\n", highlight=False)
-    for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
-        out.print(
-            "  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True
-        )
-    out.print(f"\nPresets: data={'|'.join(presets('data'))}\n", highlight=False)
-    section = ""
-    for line in option_lines():
-        root = line.key.split(".")[0]
-        if SECTIONS[command] and root not in SECTIONS[command]:
-            continue
-        if "." in line.key and root != section:
-            out.print(f"\n[bold]{root}[/]")
-        elif "." not in line.key and section:
-            out.print("\n[bold]the run[/]")
-        section = root if "." in line.key else ""
-        unit = f"  \\[{line.unit}]" if line.unit else ""
-        out.print(f"  [cyan]{line.key}[/]={_escaped(line.default)}{unit}", highlight=False, soft_wrap=True)
-        out.print(Padding(_escaped(line.help), (0, 0, 0, 6)), highlight=False)
 
 
 def _log_to(screen: Console) -> None:

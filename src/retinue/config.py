@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Rung(Enum):
     pareto_nbd = "pareto_nbd"
     xgboost = "xgboost"
     blend = "blend"
+    sequence_gru = "sequence_gru"
+    sequence_transformer = "sequence_transformer"
 
 
 class Encoder(Enum):
@@ -66,8 +69,9 @@ class Accelerator(Enum):
 
 
 class Tracking(Enum):
-    """Where Weights & Biases keeps what a command found."""
+    """Where Weights & Biases keeps what a command found; auto is offline for trainings, off for the rest."""
 
+    auto = "auto"
     off = "off"
     offline = "offline"
     online = "online"
@@ -234,7 +238,8 @@ class TrainingOptions:
 
     steps: int = option(1_500, "optimiser steps at most")
     readouts: int = option(2_048, "customers at cutoffs per step, over all processes")
-    horizons: int = option(3, "random horizons per readout and step, beside the whole window")
+    buckets: int = option(4, "groups of like lengths that make up a step; processes share them out")
+    horizons: int = option(4, "horizons per readout and step: random ones, and the whole window")
     learning_rate: float = option(2e-3, "peak of warm-up and cosine")
     weight_decay: float = option(0.05, "of AdamW")
     warmup_share: float = option(0.05, "steps with rising learning rate", "share of steps")
@@ -247,6 +252,16 @@ class TrainingOptions:
     value_weight: float = option(0.3, "of the log score of order values")
     refund_weight: float = option(0.1, "of the log score of refunds")
     next_event_weight: float = option(0.1, "of foretelling type, gap and amount of each next event")
+
+
+@dataclass
+class ScoringOptions:
+    """Which part of the base a process scores with a checkpoint (`retinue forecast checkpoint=…`)."""
+
+    rank: int | None = option(None, "of this process, from 0; null = RANK of the environment, else 0")
+    world_size: int | None = option(
+        None, "processes that share the shards; null = WORLD_SIZE of the environment, else 1"
+    )
 
 
 @dataclass
@@ -263,13 +278,19 @@ class Options:
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
     trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp")
     training: TrainingOptions = option(TrainingOptions, "how a network learns")
+    scoring: ScoringOptions = option(ScoringOptions, "which part of the base a process scores")
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
     horizon_days: Any = option(
         365, "length of the future, or a list; the report leads with the longest", "days"
     )
     output: str | None = option(None, "folder for everything the run leaves; null = runs/<data.name>")
     forecaster: Rung = option(
-        Rung.auto, "auto (best on held-out history), own_rate, bg_nbd, mbg_nbd, pareto_nbd, xgboost or blend"
+        Rung.auto,
+        "auto (best on held-out history), own_rate, bg_nbd, mbg_nbd, pareto_nbd, xgboost, blend, sequence_gru or "
+        "sequence_transformer",
+    )
+    checkpoint: str | None = option(
+        None, "folder that retinue train has left: forecast with it, shard by shard, nothing is fitted"
     )
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
@@ -277,14 +298,16 @@ class Options:
     origins: int = option(
         4, "past cutoffs of a backtest, evenly spaced; a given cutoff list takes their place"
     )
-    rungs: list[Rung] = option([], "rungs that a backtest compares; empty = all")
+    rungs: list[Rung] = option([], "rungs that a backtest compares; empty = all that train in seconds")
     seeds: int = option(3, "seeds per random rung in a backtest, from seed on")
     ledger: str | None = option(
         None,
         "folder that keeps every forecast of the base; null = <output>/ledger",
     )
     retrain_cost: float = option(0.0, "what making and rolling out new forecasts costs", "account currency")
-    tracking: Tracking = option(Tracking.off, "Weights & Biases run of a backtest: off, offline or online")
+    tracking: Tracking = option(
+        Tracking.auto, "Weights & Biases run: off, offline or online; auto = offline for train, else off"
+    )
     experiment: Any = option(None, "preset of conf/experiment: several options at once")
 
     def __post_init__(self) -> None:
@@ -312,6 +335,10 @@ class Options:
         _within("origins", self.origins, 1, 100)
         _within("seeds", self.seeds, 1, 100)
         _within("retrain_cost", self.retrain_cost, 0.0, float("inf"))
+        if self.scoring.rank is not None:
+            _within("scoring.rank", self.scoring.rank, 0, 65_535)
+        if self.scoring.world_size is not None:
+            _within("scoring.world_size", self.scoring.world_size, 1, 65_536)
         _check_training(self.model, self.trainer, self.training)
 
     @property
@@ -352,7 +379,8 @@ def _check_training(model: ModelOptions, trainer: TrainerOptions, training: Trai
         ("trainer.nodes", trainer.nodes, 1, 1_024),
         ("training.steps", training.steps, 1, 10**8),
         ("training.readouts", training.readouts, 1, 10**7),
-        ("training.horizons", training.horizons, 0, 64),
+        ("training.buckets", training.buckets, 1, 4_096),
+        ("training.horizons", training.horizons, 1, 64),
         ("training.learning_rate", training.learning_rate, 1e-8, 1.0),
         ("training.weight_decay", training.weight_decay, 0.0, 10.0),
         ("training.warmup_share", training.warmup_share, 0.0, 0.9),
@@ -369,6 +397,12 @@ def _check_training(model: ModelOptions, trainer: TrainerOptions, training: Trai
         _within(name, value, low, high)
     if model.width % (2 * model.heads):
         raise ValueError(f"model.width={model.width}: must be a multiple of 2 × model.heads ({model.heads}).")
+    processes = trainer.devices * trainer.nodes
+    if training.buckets % processes:
+        raise ValueError(
+            f"training.buckets={training.buckets}: must be a multiple of the processes, trainer.devices × trainer.nodes"
+            f" = {processes}."
+        )
 
 
 def _whole_days(value: Any) -> list[int]:
@@ -495,6 +529,33 @@ def resolve(words: Sequence[str]) -> Options:
         raise InputError(_plain(error)) from error
     assert isinstance(options, Options)
     return options
+
+
+def combinations(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Every combination of the values of a multirun, the last word's values changing fastest.
+
+    Several values stand as Hydra has them: `seed=0,1,2`, `range(0,3)` or `choice(a,b)`. Texts, such as paths, are
+    one value, commas and all.
+
+    Returns:
+        For each, the values chosen as `model=gru,seed=0`, and all words.
+    """
+    parser, texts = OverridesParser.create(), set(_text_options())
+    choices: list[list[tuple[str, str]]] = []
+    for word in words:
+        key = word.split("=", 1)[0]
+        try:
+            asked = parser.parse_override(word)
+        except HydraException:  # resolve says what is wrong with it
+            asked = None
+        if asked is None or key in texts or not asked.is_sweep_override():
+            choices.append([("", word)])
+        else:
+            choices.append([(f"{key}={value}",) * 2 for value in asked.sweep_string_iterator()])
+    return [
+        (",".join(name for name, _ in chosen if name), [word for _, word in chosen])
+        for chosen in product(*choices)
+    ]
 
 
 def _plain(error: Exception) -> str:

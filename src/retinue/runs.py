@@ -149,6 +149,7 @@ def _stage_options(stage: Stage, options: Options) -> Any:
                 asdict(options.value),
                 asdict(options.decisions),
                 options.seed,
+                [asdict(options.model), asdict(options.training)],
             ]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"

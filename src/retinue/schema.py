@@ -312,11 +312,24 @@ INTENSITY = Column(
     "intensity", pl.Float64, "orders per day at the cutoff, given the customer's own parameters and state"
 )
 SHOWN_CAUSE = Column(
-    "shown_cause", pl.String, "planted cause of loss that shows in the events at the cutoff", "none shows, or lost"
+    "shown_cause",
+    pl.String,
+    "planted cause of loss that shows in the events at the cutoff",
+    "none shows, or lost",
 )
 TRUTH = Table(
     "truth",
-    (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, ALIVE, SHOWN_CAUSE, INTENSITY, P_CHURN, EXPECTED_ORDERS, EXPECTED_SPEND),
+    (
+        CUSTOMER_ID,
+        CUTOFF,
+        HORIZON_DAYS,
+        ALIVE,
+        SHOWN_CAUSE,
+        INTENSITY,
+        P_CHURN,
+        EXPECTED_ORDERS,
+        EXPECTED_SPEND,
+    ),
 )
 FIRST_ORDER_TIME = Column("first_order_time", UTC_TIME, "may lie before the data")
 LIFETIME_DAYS = Column("lifetime_days", pl.Float64, "first order to loss", "never lost")

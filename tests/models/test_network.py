@@ -11,12 +11,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from retinue.config import Encoder
-from retinue.models.clocks import expected_orders, neutral_raw, survival
+from retinue.models.clocks import clocks_from, expected_orders, survival
 from retinue.models.network import Network
 from retinue.models.sequence_losses import next_event_loss, next_order_loss, orders_loss, value_loss
 from retinue.schema import InputError
 from retinue.sequences.batches import Batch, Targets
-from tests.models.histories import FAMILIES, KINDS, History, batch_of, history, network, rows_of, shake, shape
+from tests.models.histories import (
+    CODE_SIZES,
+    FAMILIES,
+    KINDS,
+    History,
+    batch_of,
+    history,
+    network,
+    neutral,
+    rows_of,
+    shake,
+    shape,
+)
 
 ENCODERS = list(Encoder)
 DAYS = torch.tensor([0.0, 1.0, 7.0, 30.0, 90.0, 365.0, 3_650.0])
@@ -38,8 +50,10 @@ def same(a: Tensor, b: Tensor) -> bool:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_before_training_everybody_has_the_mean_rate(encoder: Encoder) -> None:
     found = forecast(network(encoder), batch_of(*BASE))
-    assert torch.equal(found, found[:1].expand_as(found))
-    assert found[0, 7 + 4].item() == pytest.approx(0.01 * 90, rel=0.02)
+    mean = clocks_from(neutral()[None], torch.zeros(()))
+    assert torch.equal(
+        found, torch.cat([survival(mean, DAYS), expected_orders(mean, DAYS)], 1).expand_as(found)
+    )
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -88,7 +102,9 @@ def test_every_input_is_read(encoder: Encoder) -> None:
         changed = replace(batch, **{name: getattr(batch, name) * 0.5 + 0.1})
         assert not same(forecast(model, changed), before), name
     for name in ("kind", "codes"):
-        assert not same(forecast(model, replace(batch, **{name: (getattr(batch, name) + 1) % 3})), before), name
+        assert not same(forecast(model, replace(batch, **{name: (getattr(batch, name) + 1) % 3})), before), (
+            name
+        )
 
 
 def test_null_is_told_from_zero() -> None:
@@ -107,12 +123,24 @@ def test_streaming_gives_the_full_replay() -> None:
         for new in ([slice(0, 4), slice(0, 1), slice(0, 2)], [slice(4, 4), slice(1, 7), slice(2, 3)]):
             parts = [rows_of(customer, rows) for customer, rows in zip(customers, new, strict=True)]
             state = model.step(state, batch_of(*parts))
-        last = [rows_of(c, s) for c, s in zip(customers, (slice(4, 5), slice(7, 8), slice(3, 3)), strict=True)]
+        last = [
+            rows_of(c, s) for c, s in zip(customers, (slice(4, 5), slice(7, 8), slice(3, 3)), strict=True)
+        ]
         state = model.step(state, batch_of(*last))
         streamed, replayed = model.read(state[-1], whole), model(whole)[0]
         torch.testing.assert_close(survival(streamed, DAYS), survival(replayed, DAYS), rtol=1e-5, atol=1e-7)
         orders = expected_orders(streamed, DAYS), expected_orders(replayed, DAYS)
     torch.testing.assert_close(*orders, rtol=1e-5, atol=1e-7)
+
+
+def test_a_base_without_features_codes_or_numbers() -> None:
+    bare = replace(shape(), code_sizes=(), number_edges=torch.zeros(0, 5), feature_edges=torch.zeros(0, 5))
+    model, batch = shake(Network(bare, neutral()).eval()), batch_of(*BASE)
+    nothing = replace(
+        batch, codes=batch.codes[:, :0], numbers=batch.numbers[:, :0], features=batch.features[:, :0]
+    )
+    found = forecast(model, nothing)
+    assert len({tuple(row) for row in found.tolist()}) == len(found)  # every readout its own
 
 
 def test_a_transformer_cannot_stream() -> None:
@@ -133,6 +161,27 @@ def test_codes_never_seen_change_nothing() -> None:
     assert model.embed.codes.weight[1:].count_nonzero() > 0
     assert model.embed.kind.weight[0].count_nonzero() == 0
     assert model.embed.codes.weight[0].count_nonzero() == 0
+
+
+def test_every_code_of_every_field_has_a_vector_of_its_own() -> None:
+    model = shake(network())
+    pairs = [(first, 0) for first in range(CODE_SIZES[0])] + [
+        (0, second) for second in range(1, CODE_SIZES[1])
+    ]
+    token = batch_of(history(1, 1))
+    with torch.no_grad():
+        vectors = [model.embed(replace(token, codes=torch.tensor([pair]))) for pair in pairs]
+    assert len({tuple(vector[0].tolist()) for vector in vectors}) == len(pairs)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_half_precision_gives_nearly_the_same(encoder: Encoder) -> None:
+    model, batch = shake(network(encoder, context=True)), batch_of(*BASE)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = forecast(model, batch)
+    assert half.dtype is torch.float32
+    assert not torch.equal(half, forecast(model, batch))
+    torch.testing.assert_close(half[:, :7], forecast(model, batch)[:, :7], rtol=0, atol=0.05)
 
 
 def test_while_training_whole_families_of_features_are_hidden() -> None:
@@ -194,9 +243,10 @@ def test_shapes_that_cannot_be() -> None:
 
 
 @given(seed=st.integers(0, 10_000), length=st.integers(1, 30), encoder=st.sampled_from(ENCODERS))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_invariants_on_random_weights_and_histories(seed: int, length: int, encoder: Encoder) -> None:
-    stay, orders = forecast(shake(network(encoder), seed), batch_of(history(seed, length), *BASE)).split(7, 1)
+    found = forecast(shake(network(encoder), seed), batch_of(history(seed, length), *BASE))
+    stay, orders = found[:, :7], found[:, 7:]
     assert (stay[:, 0] == 1).all()
     assert (orders[:, 0] == 0).all()
     assert (stay.diff(dim=1) <= 0).all()
@@ -240,27 +290,29 @@ def test_every_weight_learns(encoder: Encoder, context: bool) -> None:
     targets = future(batch, torch.tensor([3.0, torch.inf, 20.0, torch.inf, 5.0, 1.0, torch.inf]), 30.0)
     loss_of(model, batch, targets).backward()  # type: ignore[no-untyped-call]
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.count_nonzero()]
-    assert idle in ([], ["readout.context.member_key.bias"])
+    assert idle == []
+
+
+def stepped(rows: int, seed: int) -> tuple[Batch, Tensor]:
+    """Customers of one token whose next order hangs on a step in each of two features together, and who orders."""
+    values = torch.rand(rows, len(FAMILIES), generator=torch.Generator().manual_seed(seed))
+    customers = [history(10_000 * seed + i, 1) for i in range(rows)]
+    return replace(batch_of(*customers), features=values), (values[:, 0] > 0.3) ^ (values[:, 1] > 0.5)
 
 
 def test_features_are_learnt_as_a_tree_would() -> None:
-    """Who orders hangs on a step in each of two features together; a network linear in them learns nothing."""
-    rows = 600
-    values = torch.rand(rows, 6, generator=torch.Generator().manual_seed(0))
-    ordering = (values[:, 0] > 0.3) ^ (values[:, 1] > 0.5)
-    one = batch_of(*(history(i, 1) for i in range(rows)))
-    batch = replace(one, features=values)
-    until = torch.where(ordering, 5.0, torch.inf)
-    options = shape(layers=1, dropout=0.0)
+    """A sum of functions of one feature each is right in two cases of three at most; other customers tell."""
+    (batch, ordering), (others, others_ordering) = stepped(600, 1), stepped(400, 2)
+    twelfths = torch.linspace(0, 1, 13).expand(len(FAMILIES), 13).clone()
     torch.manual_seed(0)
-    edges = replace(options, feature_edges=torch.linspace(0, 1, 13).expand(6, 13).clone())
-    model = Network(edges, neutral_raw(0.02, 0.3)).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    targets = future(batch, until, 30.0)
-    for _ in range(60):
+    model = Network(replace(shape(layers=1), feature_edges=twelfths), neutral()).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    targets = future(batch, torch.where(ordering, 5.0, torch.inf), 30.0)
+    for _ in range(40):
         optimiser.zero_grad()
-        loss_of(model, batch, targets).backward()  # type: ignore[no-untyped-call]
+        loss = next_order_loss(model(batch)[0], targets.before, targets.until).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     with torch.no_grad():
-        said = 1 - survival(model.eval()(batch)[0], torch.tensor([30.0]))[:, 0]
-    assert ((said > 0.5) == ordering).float().mean() > 0.9
+        said = survival(model.eval()(others)[0], torch.tensor(30.0))[:, 0] < 0.5
+    assert (said == others_ordering).float().mean() > 0.8

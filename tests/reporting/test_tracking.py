@@ -84,8 +84,10 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 def test_off_needs_nothing(found: Backtest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert resolve([]).tracking is Tracking.off
-    track(Tracking.off, tmp_path, "shop", found)
+    assert resolve([]).tracking is Tracking.auto
+    for unasked in (Tracking.off, Tracking.auto):
+        track(unasked, tmp_path, "shop", found)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_package_the_backtest_stands(

@@ -150,7 +150,7 @@ def up_to(times: Any, begins: Any, ends: Any, cutoffs: Any, longest: int) -> Any
     low, high = begins, ends
     for _ in range(longest.bit_length()):
         inside = low < high
-        middle = (low + high) // 2 * inside
+        middle = (low + high >> 1) * inside
         passed = inside & (times[middle] <= cutoffs)
         low = low + (middle + 1 - low) * passed
         high = high - (high - middle) * (inside & ~passed)

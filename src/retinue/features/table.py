@@ -47,7 +47,7 @@ def build(
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     try:
-        wholes = {moment: _whole(store, moment, collect) for moment in sorted(set(cutoffs))}
+        wholes = {moment: whole_at(store, moment, collect) for moment in sorted(set(cutoffs))}
         for shard in range(store.manifest.shards):
             rows = _of_shard(store, shard, wholes, features, collect)
             rows.write_parquet(parts / f"{shard:05d}.parquet", compression="lz4")
@@ -71,8 +71,14 @@ def _of_shard(
     return pl.concat(at_cutoffs).sort(CUSTOMER_ID, CUTOFF)
 
 
-def _whole(store: Store, cutoff: datetime, collect: Collect) -> Whole:
-    """The sums over the base: one query per shard, then added up."""
+def whole_at(store: Store, cutoff: datetime, collect: Collect = pl.LazyFrame.collect) -> Whole:
+    """The sums over the base at a cutoff: one query per shard, then added up.
+
+    Args:
+        store: Prepared events.
+        cutoff: Last instant of history.
+        collect: What runs a query.
+    """
     shards = [
         whole_of(Frames(store.scan(s), cutoff, store.local_zone)).tables()
         for s in range(store.manifest.shards)

@@ -25,7 +25,8 @@ from retinue.features.query import available_at, features_at
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.ladder import champion
 from retinue.forecasting.outlook import Predictor
-from retinue.forecasting.rungs import Training, fit_rung
+from retinue.forecasting.rungs import SEQUENCES, Training, fit_rung
+from retinue.forecasting.sequence import Histories
 from retinue.forecasting.table import buyers_of
 from retinue.forecasting.trials import Trial
 from retinue.schema import (
@@ -41,7 +42,7 @@ from retinue.schema import (
 Progress = Callable[[str, float], None]
 LABELS_PERMUTED = "labels permuted"
 FUTURE_SCRAMBLED = "future scrambled"
-RANDOM = frozenset({Rung.xgboost, Rung.blend, Rung.auto})
+RANDOM = frozenset({Rung.xgboost, Rung.blend, *SEQUENCES, Rung.auto})
 ORDER = (*(rung for rung in Rung if rung is not Rung.auto), Rung.auto)
 ROUNDING = 1e-9  # sums in another order
 
@@ -74,6 +75,11 @@ class Fold:
         """Past cutoffs with their outcomes."""
         return grid_at(self.store, self.cutoff, [self.horizon_days], self.engine)
 
+    @cached_property
+    def histories(self) -> Histories:
+        """Tokens of all customers."""
+        return Histories(self.store, self.cutoff)
+
     def training(self, seed: int) -> Training:
         """What the rungs learn from; fits without chance, and their trials, are shared by all seeds."""
         if seed not in self.trainings:
@@ -83,7 +89,7 @@ class Fold:
                 fits |= {key: fit for key, fit in training.kept.items() if key[0] not in RANDOM}
                 tried |= {key: trial for key, trial in training.tried.items() if key[0] not in RANDOM}
             options = replace(self.options, seed=seed)
-            self.trainings[seed] = Training(self.features, self.grid, options, fits, tried)
+            self.trainings[seed] = Training(self.features, self.grid, options, fits, tried, self.histories)
         return self.trainings[seed]
 
 
@@ -130,8 +136,9 @@ def contender(rung: Rung) -> Contender:
 
 
 def contenders(options: Options) -> list[Contender]:
-    """The rungs asked for (all, where none is), simplest first and auto last."""
-    return [contender(rung) for rung in ORDER if not options.rungs or rung in options.rungs]
+    """The rungs asked for (all that train in seconds, where none is), simplest first and auto last."""
+    asked = options.rungs or [rung for rung in ORDER if rung not in SEQUENCES]
+    return [contender(rung) for rung in ORDER if rung in asked]
 
 
 def backtest(

@@ -27,26 +27,55 @@ NAMES = tuple(
 )
 
 
-def groups(buyers: pl.DataFrame, new_days: int) -> NDArray[np.int64]:
-    """(rows,) which of NAMES a customer belongs to: first order within `new_days` × repeat × third by past spend."""
-    known = NET_SPEND_EVER in buyers.columns
-    spend = buyers[NET_SPEND_EVER].fill_null(0.0).to_numpy() if known else np.zeros(buyers.height)
-    tier = np.minimum((rankdata(spend) - 0.5) / max(len(spend), 1) * TIERS, TIERS - 1).astype(np.int64)
+def groups(buyers: pl.DataFrame, new_days: int, edges: tuple[float, ...] | None = None) -> NDArray[np.int64]:
+    """(rows,) which of NAMES a customer belongs to: first order within `new_days` × repeat × third by past spend.
+
+    Args:
+        buyers: their features.
+        new_days: age below which a customer is new.
+        edges: of `tier_edges`, where these buyers are only a part of the base; None takes the thirds of these.
+    """
+    spend = _past_spend(buyers)
+    tier = _thirds(spend) if edges is None else np.searchsorted(np.array(edges), spend, side="right")
     new = (buyers[T_DAYS] < new_days).cast(pl.Int64).to_numpy()
     again = (buyers[FREQUENCY] > 0).cast(pl.Int64).to_numpy()
     return np.asarray((new * 2 + again) * TIERS + tier, dtype=np.int64)
 
 
+def tier_edges(buyers: pl.DataFrame) -> tuple[float, ...]:
+    """Past spend from which a customer is in the middle and in the upper third of these buyers; inf where none is."""
+    spend = _past_spend(buyers)
+    tier = _thirds(spend)
+    return tuple(float(spend[tier >= i].min(initial=np.inf)) for i in range(1, TIERS))
+
+
+def _past_spend(buyers: pl.DataFrame) -> Array:
+    known = NET_SPEND_EVER in buyers.columns
+    return buyers[NET_SPEND_EVER].fill_null(0.0).to_numpy() if known else np.zeros(buyers.height)
+
+
+def _thirds(spend: Array) -> NDArray[np.int64]:
+    share = (rankdata(spend) - 0.5) / max(len(spend), 1)
+    return np.asarray(np.minimum(share * TIERS, TIERS - 1).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Levels:
-    """The nominal level of each group of NAMES whose interval held 90 % on past origins."""
+    """The nominal level of each group of NAMES whose interval held 90 % on past origins.
+
+    Attributes:
+        by_group: As in NAMES.
+        new_days: Age below which a customer is new.
+        edges: See `groups`.
+    """
 
     by_group: Array
     new_days: int
+    edges: tuple[float, ...] | None = None
 
     def of(self, buyers: pl.DataFrame) -> Array:
         """(rows,) the level of each customer."""
-        return self.by_group[groups(buyers, self.new_days)]
+        return self.by_group[groups(buyers, self.new_days, self.edges)]
 
 
 def spend_distribution(said: Outlook, i: int) -> HurdleLogNormal:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import assert_never
 
 import numpy as np
 import polars as pl
 
 from retinue.accel import choose_engine, collect, xgboost_device
-from retinue.config import Options, Rung
+from retinue.config import Encoder, Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.features.query import available_at, features_at
@@ -21,6 +22,7 @@ from retinue.forecasting.calibration import Recalibrated, correction_of, moved, 
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.intervals import Levels, fit_levels
 from retinue.forecasting.outlook import Law, Outlook, Predictor, fit_law
+from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
 from retinue.forecasting.trees import fit_trees
 from retinue.forecasting.trials import Trial, lead
@@ -38,6 +40,7 @@ from retinue.schema import (
 DEFAULT = Rung.pareto_nbd
 LAWS = (Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)  # the first stands where none is clearly better
 NOW = 0
+SEQUENCES = {Rung.sequence_gru: Encoder.gru, Rung.sequence_transformer: Encoder.transformer}
 NOBODY = Law(
     OwnRate(1.0, 1.0), None
 )  # of a base where nobody has ordered, so that it says nothing of anybody
@@ -53,6 +56,9 @@ class Training:
         options: value, segments.new_days, engine and seed.
         kept: Fits so far, by rung and days before the cutoff.
         tried: Trials so far, likewise.
+        histories: Tokens of all customers, for the sequence rungs; there wherever there is a grid.
+        checkpoints: Folder for the network at the cutoff, and below it for those at past origins; None keeps none, and
+            trains in this one process.
     """
 
     buyers: pl.DataFrame
@@ -60,6 +66,8 @@ class Training:
     options: Options
     kept: dict[tuple[Rung, int], Predictor] = field(default_factory=dict, compare=False)
     tried: dict[tuple[Rung, int], Trial] = field(default_factory=dict, compare=False)
+    histories: Histories | None = field(default=None, compare=False)
+    checkpoints: Path | None = None
 
     @property
     def origins(self) -> tuple[int, ...]:
@@ -81,13 +89,24 @@ class Training:
             case Rung.own_rate | Rung.bg_nbd | Rung.mbg_nbd | Rung.pareto_nbd:
                 same = (fit for (_, at), fit in self.kept.items() if at == offset and isinstance(fit, Law))
                 return fit_law(rung, self._buyers(offset), next(same, None))
+            case Rung.xgboost | Rung.sequence_gru | Rung.sequence_transformer if self.grid is None:
+                return self.predictor(self.best_law, offset)
             case Rung.xgboost:
-                law = self.predictor(self.best_law, offset)
-                if self.grid is None:
-                    return law
-                first = Blend(self.predictor(Rung.own_rate, offset), law, EQUAL)
+                assert self.grid is not None
                 device = xgboost_device(choose_engine(self.options.engine))
-                return fit_trees(first, self.grid, offset, self.options.seed, device)
+                return fit_trees(self.first(offset), self.grid, offset, self.options.seed, device)
+            case Rung.sequence_gru | Rung.sequence_transformer:
+                assert self.grid is not None
+                assert self.histories is not None
+                options = with_encoder(self.options, SEQUENCES[rung])
+                out = self.checkpoints
+                if out is None:
+                    options = replace(options, trainer=replace(options.trainer, devices=1, nodes=1))
+                elif offset != NOW:
+                    out = out / f"origin-{offset}"
+                return fit_sequence(
+                    self.first(offset), self.grid, self.histories.tokens, offset, options, out
+                )
             case Rung.blend:
                 law_rung, closed = self.best_law, self._closed_by(offset)
                 tried = [[self.trial(r, origin) for origin in closed] for r in (law_rung, Rung.xgboost)]
@@ -102,6 +121,11 @@ class Training:
         assert self.grid is not None or not self.origins
         inner = self.grid.layout.inner_days if self.grid else 0
         return [origin for origin in self.origins if origin - inner >= offset]
+
+    def first(self, offset: int = NOW) -> Predictor:
+        """What trees and networks start from: half own rate, half the best law."""
+        own, law = (self.predictor(rung, offset) for rung in (Rung.own_rate, self.best_law))
+        return Blend(own, law, EQUAL)
 
     def _buyers(self, offset: int) -> pl.DataFrame:
         if offset == NOW:
@@ -206,7 +230,8 @@ def training_at(
         known, zone = history(store.scan(), cutoff), store.local_zone
         asked = features_at(known, cutoff, zone, features=available_at(known, cutoff, zone)[0])
         features = collect(asked, engine)
-    return Training(buyers_of(features), grid_at(store, cutoff, horizons, engine), options)
+    grid = grid_at(store, cutoff, horizons, engine)
+    return Training(buyers_of(features), grid, options, histories=Histories(store, cutoff))
 
 
 def fit_rung(rung: Rung, training: Training) -> Scorer:

@@ -1,10 +1,14 @@
-"""A Weights & Biases run of a backtest, where the user asked for one. The only importer of wandb."""
+"""Weights & Biases runs of backtests and trainings, where the user asked for them. The only importer of wandb."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,22 @@ import polars as pl
 from retinue.config import Tracking, saved_options
 from retinue.forecasting.backtest import Backtest
 from retinue.reporting.charts_backtest import DRAWN, captured_chart, profit_chart, reliability_chart
+from retinue.reporting.charts_training import BOARD, leaderboard
 from retinue.reporting.figures import Chart
+from retinue.reporting.training_page import training_charts, training_page
 from retinue.reporting.words import Money
 from retinue.schema import METRIC, MODEL, ORIGIN, POPULATION, SCORE, SCORE_ERROR
+from retinue.training.checkpoint import Trained
+from retinue.training.held_out import HELD_OUT_FILE, SCHEMA
 
 INIT_SECONDS = 30
+SPENT = ("best_step", "best_log_score", "tokens_per_second", "padding_waste", "matmul_share", "readouts",
+         "customers")  # fmt: skip
 log = logging.getLogger(__name__)
 
 
 def track(tracking: Tracking, folder: Path, name: str, found: Backtest) -> None:
-    """Logs options, scores, tables, plots and the page; nothing with tracking=off.
+    """Logs a backtest's options, scores, tables, plots and page; nothing with tracking=off.
 
     The backtest stands without it: where wandb is not installed or cannot be reached, a warning says so.
 
@@ -32,7 +42,48 @@ def track(tracking: Tracking, folder: Path, name: str, found: Backtest) -> None:
         name: of the base.
         found: what the backtest found.
     """
-    if tracking is Tracking.off:
+    _tracked(
+        tracking, folder, f"backtest-{name}", "backtest", partial(_log_backtest, folder=folder, found=found)
+    )
+
+
+def track_training(tracking: Tracking, folder: Path, checkpoint: Path, name: str, trained: Trained) -> None:
+    """Logs a training run: its curve, held-out scores, plots and page, what it took, and where its checkpoint came from.
+
+    Args:
+        tracking: off, offline (files under `folder`/wandb), online, or auto, which is offline where wandb is installed.
+        folder: of the run.
+        checkpoint: folder that holds the network.
+        name: of the base.
+        trained: the network with its card and curve.
+    """
+    if tracking is Tracking.auto:
+        tracking = Tracking.offline if find_spec("wandb") else Tracking.off
+    log_it = partial(_log_training, checkpoint=checkpoint, name=name, trained=trained)
+    _tracked(tracking, folder, f"train-{checkpoint.name}-{name}", "train", log_it)
+
+
+def track_forecasts(
+    tracking: Tracking, folder: Path, checkpoint: Path, name: str, lineage: Mapping[str, Any]
+) -> None:
+    """Logs which checkpoint made which forecasts of which events; the forecasts themselves stay where they are.
+
+    Args:
+        tracking: off or auto, which is off here; offline or online.
+        folder: of the run.
+        checkpoint: folder that made them; the same files are the same artifact as in the training's run.
+        name: of the base.
+        lineage: plain values: the checkpoint's key, cutoffs, horizons.
+    """
+    log_it = partial(_log_forecasts, checkpoint=checkpoint, name=name, lineage=lineage)
+    _tracked(tracking, folder, f"forecast-{name}", "forecast", log_it)
+
+
+def _tracked(
+    tracking: Tracking, folder: Path, name: str, kind: str, log_it: Callable[[Any, Any], None]
+) -> None:
+    """Opens a run and has it filled; a warning where wandb is absent or fails."""
+    if tracking in (Tracking.off, Tracking.auto):
         return
     try:
         wandb = importlib.import_module("wandb")
@@ -43,24 +94,28 @@ def track(tracking: Tracking, folder: Path, name: str, found: Backtest) -> None:
             tracking.value,
         )
         return
+    kept = folder / "config.yaml"
     try:
-        _log_run(wandb, tracking, folder, name, found)
+        run = wandb.init(
+            project="retinue",
+            name=name,
+            job_type=kind,
+            mode=tracking.value,
+            dir=str(folder),
+            config=saved_options(kept) if kept.is_file() else {},
+            settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
+        )
+        log_it(wandb, run)
+        run.finish()
     except wandb.errors.Error as error:
         said = " ".join(str(error).split())
         log.warning("tracking=%s: %s Use tracking=offline, and `wandb sync` later.", tracking.value, said)
+        return
+    if tracking is Tracking.offline:
+        log.info("tracking: an offline run is in %s; `wandb sync` sends it", folder / "wandb")
 
 
-def _log_run(wandb: Any, tracking: Tracking, folder: Path, name: str, found: Backtest) -> None:
-    kept = folder / "config.yaml"
-    run = wandb.init(
-        project="retinue",
-        name=f"backtest-{name}",
-        job_type="backtest",
-        mode=tracking.value,
-        dir=str(folder),
-        config=saved_options(kept) if kept.is_file() else {},
-        settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
-    )
+def _log_backtest(wandb: Any, run: Any, folder: Path, found: Backtest) -> None:
     for step, scores in enumerate(by_origin(found)):
         run.log(scores, step=step)
     run.summary.update(summary(found))
@@ -75,9 +130,58 @@ def _log_run(wandb: Any, tracking: Tracking, folder: Path, name: str, found: Bac
             **{chart.key: _plot(wandb, chart) for chart in charts},
         }
     )
-    run.finish()
-    if tracking is Tracking.offline:
-        log.info("tracking: an offline run is in %s; `wandb sync` sends it", folder / "wandb")
+
+
+def _log_training(wandb: Any, run: Any, checkpoint: Path, name: str, trained: Trained) -> None:
+    for row in trained.curve.iter_rows(named=True):
+        shown = {name: value for name, value in row.items() if name != "step" and value is not None}
+        run.log({f"train/{name}": value for name, value in shown.items()}, step=row["step"])
+    kept = checkpoint / HELD_OUT_FILE
+    held = pl.read_parquet(kept) if kept.is_file() else SCHEMA.to_frame()
+    board, card = leaderboard(held), trained.card
+    run.summary.update(
+        {name: card[name] for name in SPENT if card.get(name) is not None} | held_scores(board)
+    )
+    run.log(
+        {
+            "leaderboard": _table(wandb, board),
+            "page": wandb.Html(training_page(name, trained, held), inject=False),
+            **{chart.key: _plot(wandb, chart) for chart in training_charts(trained, held)},
+        }
+    )
+    lineage = {key: card[key] for key in ("data_fingerprint", "git_commit", "training_end", "key")}
+    _used(run, _lineage(wandb, f"events-{name}", "events", {"fingerprint": card["data_fingerprint"]}))
+    run.log_artifact(_whole(wandb, checkpoint, name, lineage))
+
+
+def _log_forecasts(wandb: Any, run: Any, checkpoint: Path, name: str, lineage: Mapping[str, Any]) -> None:
+    _used(run, _whole(wandb, checkpoint, name, {"key": lineage["checkpoint_key"]}))
+    run.log_artifact(_lineage(wandb, f"forecasts-{name}", "forecasts", lineage))
+
+
+def _whole(wandb: Any, checkpoint: Path, name: str, told: Mapping[str, Any]) -> Any:
+    """A checkpoint with its files."""
+    made = wandb.Artifact(_plain(f"{checkpoint.name}-{name}"), type="checkpoint", metadata=dict(told))
+    made.add_dir(str(checkpoint))
+    return made
+
+
+def _lineage(wandb: Any, name: str, kind: str, told: Mapping[str, Any]) -> Any:
+    """An artifact that says what something is, without a row of it."""
+    made = wandb.Artifact(_plain(name), type=kind, metadata=dict(told))
+    with made.new_file("lineage.json") as file:
+        json.dump(dict(told), file, indent=1)
+    return made
+
+
+def _used(run: Any, artifact: Any) -> None:
+    """An input of the run; offline no input can be named, so there it is logged beside the outputs."""
+    (run.log_artifact if run.offline else run.use_artifact)(artifact)
+
+
+def _plain(name: str) -> str:
+    """A name that W&B takes for an artifact."""
+    return re.sub(r"[^\w.-]", "-", name)[:128]
 
 
 def _table(wandb: Any, table: pl.DataFrame) -> Any:
@@ -112,4 +216,14 @@ def summary(found: Backtest) -> dict[str, float]:
     ]
     return {name: value for name, value, _ in pairs} | {
         f"{name}_error": error for name, _, error in pairs if error is not None
+    }
+
+
+def held_scores(board: pl.DataFrame) -> dict[str, float]:
+    """A training run's leaderboard by name, e.g. `held_out/network/90/log_score`."""
+    return {
+        f"held_out/{row['model'].lower().replace(' ', '_')}/{row['horizon_days']}/{name}": row[name]
+        for row in board.to_dicts()
+        for name in BOARD
+        if row[name] is not None
     }

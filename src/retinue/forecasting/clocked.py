@@ -1,0 +1,140 @@
+"""What a network's clocks say of customers at a cutoff, as a rung: outlooks, log odds and waits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from retinue.forecasting.outlook import Array, Outlook, Values, logit
+from retinue.models import clocks as law
+from retinue.models.btyd import LONGEST_WAIT_DAYS
+from retinue.models.clocks import Clocks
+from retinue.schema import CUSTOMER, CUTOFF
+from retinue.sequences.readouts import Readouts, local_day
+from retinue.sequences.resident import Resident, Sampler, resident
+from retinue.sequences.tokens import Tokens
+from retinue.training.checkpoint import Trained
+
+DAYS_PER_YEAR = 365.25
+READOUTS_PER_BATCH = (
+    2_048  # larger tables fall out of the cache: 8,192 customers at once take 1.6 times as long
+)
+CONTEXT_CUSTOMERS = 2_048
+
+
+class Clocked(ABC):
+    """A trained network as a rung; how it comes by its states is for its kinds to say."""
+
+    trained: Trained
+    latest: list[tuple[pl.DataFrame, Clocks]]
+
+    @property
+    @abstractmethod
+    def zone(self) -> str:
+        """Where days are read."""
+
+    @abstractmethod
+    def read(self, buyers: pl.DataFrame) -> Clocks:
+        """What the network says of each buyer, in float64, in the order of the rows."""
+
+    def outlook(self, buyers: pl.DataFrame, horizons: Sequence[int], discount_rate_yearly: float) -> Outlook:
+        """The outlook at each horizon."""
+        said = self._clocks(buyers)
+        days = self._business(buyers, horizons)
+        p_churn = _across(law.survival(said, days))
+        orders = np.maximum(_across(law.expected_orders(said, days)), 1 - p_churn)
+        discounted = _across(law.discounted_orders(said, days, discount_rate_yearly / DAYS_PER_YEAR))
+        kept = (1 - law.refund_share(said)) * self.trained.vocabulary.order_value
+        mean, variance = law.value_mean(said) * kept, law.value_variance(said) * kept**2
+        return Outlook(
+            p_churn=p_churn,
+            orders=orders,
+            shape=_across(law.orders_shape(said, days)),
+            discount=np.divide(discounted, orders, where=orders > 0, out=np.ones_like(orders)),
+            values=Values(mean.numpy(), (mean**2).numpy(), variance.numpy()),
+        )
+
+    def log_odds(self, buyers: pl.DataFrame, days: Sequence[float]) -> Array:
+        """Log odds of an order within so many days, (days, rows)."""
+        chance = law.log_order_chance(self._clocks(buyers), self._business(buyers, days)).exp()
+        return logit(_across(chance))
+
+    def next_order_days(self, buyers: pl.DataFrame) -> Array:
+        """Median wait for the next order, (rows,), NaN where more likely never."""
+        wait = law.median_wait(self._clocks(buyers)).numpy()
+        days = np.arange(LONGEST_WAIT_DAYS + 1.0)
+        business = self._business(buyers, days)[0].numpy()
+        return np.where(wait > business[-1], np.nan, np.interp(wait, business, days))
+
+    def _business(self, buyers: pl.DataFrame, days: Sequence[float] | Array) -> Tensor:
+        """Business days after the cutoff, (1, H)."""
+        cutoff = local_day(buyers[CUTOFF][0], self.zone)
+        return torch.from_numpy(self.trained.season.business_days(cutoff, np.asarray(days, np.float64)))[None]
+
+    def _clocks(self, buyers: pl.DataFrame) -> Clocks:
+        """The last answer is kept."""
+        if not (self.latest and self.latest[0][0] is buyers):
+            self.latest[:] = [(buyers, self.read(buyers))]
+        return self.latest[0][1]
+
+
+@torch.inference_mode()
+def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: Tensor | None) -> Clocks:
+    """What the network says of each readout, in their order, in float64.
+
+    Args:
+        trained: the network.
+        tokens: of all customers of the readouts.
+        readouts: all at one cutoff.
+        context: of `context_of`, where the network asks for one.
+    """
+    data = resident(tokens, readouts, trained.vocabulary)
+    network = trained.network
+    parts, rows = [], []
+    for people in Sampler(data.lengths, data.counts, READOUTS_PER_BATCH).in_order():
+        batch = data.batch(people)
+        states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
+        parts.append(network.read(states, batch, context))
+        rows.append(data.rows(people))
+    return joined(parts, torch.from_numpy(np.argsort(np.concatenate(rows))))
+
+
+@torch.inference_mode()
+def context_of(trained: Trained, tokens: Tokens, readouts: Readouts) -> Tensor | None:
+    """What the network is told of the base: its 2,048 customers of lowest code; None where it asks for nothing.
+
+    Args:
+        trained: the network.
+        tokens: of all customers of the readouts.
+        readouts: at one cutoff, sorted by customer; those behind the lowest codes are not looked at.
+    """
+    if trained.network.readout.context is None:
+        return None
+    data: Resident = resident(
+        tokens, readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts)))), trained.vocabulary
+    )
+    return trained.network.summarise(data.batch(np.arange(len(data.lengths))))
+
+
+def by_customer(buyers: pl.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The rows in the order of customer codes, (rows,)."""
+    return np.argsort(buyers[CUSTOMER].to_numpy(), kind="stable")
+
+
+def joined(parts: Sequence[Clocks], place: Tensor) -> Clocks:
+    """Clocks of several batches as one, in the order of `place`, in float64."""
+    columns = {}
+    for name, value in vars(parts[0]).items():
+        rows = torch.cat([getattr(part, name) for part in parts])[place] if value.ndim else value
+        columns[name] = rows.double()
+    return Clocks(**columns)
+
+
+def _across(values: Tensor) -> Array:
+    """(rows, horizons) as (horizons, rows)."""
+    return values.numpy().T.copy()

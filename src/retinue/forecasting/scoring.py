@@ -1,0 +1,249 @@
+"""Batch scoring: a trained rung over a store of any size, shard by shard, each written once and kept."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+from retinue.config import ValueOptions
+from retinue.events.store import Store, write_table, write_text
+from retinue.events.timeline import history
+from retinue.features.catalogue import Feature
+from retinue.features.frames import Whole
+from retinue.features.query import features_at
+from retinue.features.table import whole_at
+from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, context_of
+from retinue.forecasting.saved import SavedRung
+from retinue.forecasting.sequence import SequencePredictor
+from retinue.forecasting.table import buyers_of, forecasts_table
+from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, InputError
+from retinue.sequences.tokens import Ints, TokenStore
+
+CUSTOMERS_AT_ONCE = 20_000
+FOLDER, STAMPS = "forecasts", ".scored"
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which shards are this process's: every `processes`-th, from `rank` on."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.processes:
+            raise InputError(
+                f"scoring.rank={self.rank}: must lie between 0 and scoring.world_size - 1 = {self.processes - 1}."
+            )
+
+    def of(self, shards: int) -> range:
+        """The shards, ascending."""
+        return range(self.rank, shards, self.processes)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of a process's shards: written, kept as they stood, or in the hands of another process."""
+
+    written: tuple[int, ...]
+    kept: tuple[int, ...]
+    elsewhere: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What all customers share at a cutoff: sums over the base for features, and the network's context."""
+
+    cutoff: datetime
+    whole: Whole
+    context: Tensor | None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A rung, the base it is asked about, and what is asked.
+
+    Attributes:
+        rung: From `load_rung`.
+        store: Prepared events.
+        tokens: The same events as tokens, in as many shards.
+        cutoffs: Last instants of history.
+        horizons: Whole days.
+        value: Margin and discounting.
+    """
+
+    rung: SavedRung
+    store: Store
+    tokens: TokenStore
+    cutoffs: Sequence[datetime]
+    horizons: Sequence[int]
+    value: ValueOptions = field(default_factory=ValueOptions)
+
+    def __post_init__(self) -> None:
+        if (self.tokens.shards, self.tokens.manifest["fingerprint"]) != (
+            self.store.manifest.shards,
+            self.store.manifest.fingerprint,
+        ):
+            raise InputError(
+                f"{self.tokens.folder}: the tokens are not those of {self.store.folder}. Run retinue prepare again."
+            )
+
+    @cached_property
+    def features(self) -> tuple[Feature, ...]:
+        """What is asked of the events."""
+        return self.rung.features(self.store.scan().collect_schema().names())
+
+    @cached_property
+    def moments(self) -> tuple[Moment, ...]:
+        """Made when the first shard is scored; reads every shard, one at a time."""
+        wholes = [(cutoff, whole_at(self.store, cutoff)) for cutoff in sorted(set(self.cutoffs))]
+        return tuple(Moment(cutoff, whole, self._context(cutoff, whole)) for cutoff, whole in wholes)
+
+    def shard(self, shard: int) -> pl.DataFrame:
+        """The `forecasts` of a shard's customers, sorted by customer_id, cutoff, horizon_days."""
+        events = self.store.scan(shard).collect().lazy()
+        tokens = self.tokens.read([shard])
+        parts = []
+        for begin in range(0, len(tokens.customer), CUSTOMERS_AT_ONCE):
+            who = np.array(tokens.customer[begin : begin + CUSTOMERS_AT_ONCE])
+            theirs = events.filter(pl.col(CUSTOMER).is_between(int(who[0]), int(who[-1]))).collect().lazy()
+            parts += [self._of(who, theirs, shard, moment) for moment in self.moments]
+        return forecasts_table(parts)
+
+    def _of(self, who: Ints, events: pl.LazyFrame, shard: int, moment: Moment) -> pl.DataFrame:
+        buyers = self._buyers(events, moment.cutoff, moment.whole)
+        if buyers.is_empty():
+            return forecasts_table([])
+        predictor = self.rung.predictor(self.tokens.read([shard], who), moment.context)
+        return self.rung.rows(predictor, buyers, sorted(set(self.horizons)), self.value)
+
+    def _buyers(self, events: pl.LazyFrame, cutoff: datetime, whole: Whole) -> pl.DataFrame:
+        asked = features_at(events, cutoff, self.store.local_zone, features=self.features, whole=whole)
+        return buyers_of(asked.collect())
+
+    def _context(self, cutoff: datetime, whole: Whole) -> Tensor | None:
+        """Of the customers of lowest code in the base, whichever their shard."""
+        if self.rung.trained.network.readout.context is None:
+            return None
+        shards = range(self.store.manifest.shards)
+        ordered = pl.col(EVENT_TYPE) == ORDER
+        codes = [
+            history(self.store.scan(s), cutoff).filter(ordered).select(pl.col(CUSTOMER).unique()).collect()
+            for s in shards
+        ]
+        who = np.sort(np.concatenate([c[CUSTOMER].to_numpy() for c in codes]))[:CONTEXT_CUSTOMERS]
+        if not len(who):
+            return None
+        events = pl.concat([self.store.scan(s).filter(pl.col(CUSTOMER).is_in(who)).collect() for s in shards])
+        tokens = self.tokens.read(customers=who)
+        asked = SequencePredictor(self.rung.trained, tokens, self.rung.first, self.rung.columns)
+        return context_of(
+            self.rung.trained, tokens, asked.readouts(self._buyers(events.lazy(), cutoff, whole))
+        )
+
+
+def score(
+    scoring: Scoring, out: Path, share: Share | None = None, mark: str = "", report: Report | None = None
+) -> Scored:
+    """Writes `forecasts/shard=…/part.parquet` for every shard of this process, each whole or not at all.
+
+    A shard that stands from the same checkpoint, events, options and mark is kept, so that a run which was
+    killed goes on where it stopped. Which process scores a shard changes nothing in it.
+
+    Args:
+        scoring: what is asked of whom.
+        out: folder; `forecasts/` and `.scored/` are made there.
+        share: which shards are this process's; None means all.
+        mark: what else the forecasts follow from, such as the code.
+        report: called with a sentence and the share of the work that is done (0 to 1).
+    """
+    share, shards = share or Share(), scoring.store.manifest.shards
+    key = _key(scoring, mark)
+    if share.rank == 0:
+        _remove_others(out, shards)
+    found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
+    mine = share.of(shards)
+    for done, shard in enumerate(mine):
+        if report is not None:
+            report(f"scoring shard {shard + 1} of {shards}", done / len(mine))
+        found[_score_one(scoring, out, shard, key)].append(shard)
+    return Scored(*(tuple(found[name]) for name in ("written", "kept", "elsewhere")))
+
+
+def part_path(out: Path, shard: int) -> Path:
+    """Where the forecasts of a shard stand."""
+    return out / FOLDER / f"shard={shard:05d}" / "part.parquet"
+
+
+def read_forecasts(out: Path) -> pl.LazyFrame:
+    """The forecasts of every shard that stands, as one table in no particular order."""
+    return pl.scan_parquet(sorted((out / FOLDER).glob("shard=*/part.parquet")), hive_partitioning=False)
+
+
+def _score_one(scoring: Scoring, out: Path, shard: int, key: str) -> str:
+    path, stamp = part_path(out, shard), _stamp_path(out, shard)
+    with _alone(stamp.with_suffix(".lock")) as free:
+        if not free:
+            return "elsewhere"
+        if stamp.is_file() and path.is_file() and stamp.read_text(encoding="utf-8") == _stamp(key, path):
+            return "kept"
+        stamp.unlink(missing_ok=True)
+        write_table(scoring.shard(shard), path)
+        write_text(_stamp(key, path), stamp)
+        return "written"
+
+
+def _key(scoring: Scoring, mark: str) -> str:
+    about = scoring.store.manifest
+    told = [
+        scoring.rung.digest,
+        about.fingerprint,
+        about.shards,
+        sorted({cutoff.isoformat() for cutoff in scoring.cutoffs}),
+        sorted(set(scoring.horizons)),
+        asdict(scoring.value),
+        mark,
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _stamp(key: str, path: Path) -> str:
+    return json.dumps({"key": key, "bytes": path.stat().st_size})
+
+
+def _stamp_path(out: Path, shard: int) -> Path:
+    return out / STAMPS / f"shard-{shard:05d}.json"
+
+
+def _remove_others(out: Path, shards: int) -> None:
+    """What a run with more shards has left would count its customers twice."""
+    ours = {part_path(out, shard).parent.name for shard in range(shards)}
+    for old in (out / FOLDER).glob("shard=*"):
+        if old.name not in ours:
+            shutil.rmtree(old)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process holds the lock; the kernel drops it with the process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

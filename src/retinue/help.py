@@ -1,0 +1,148 @@
+"""What `retinue --help` and `retinue <command> --help` say."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+COMMANDS = {
+    "doctor": "say what the data support and what is wrong with them, worst first",
+    "prepare": "read, check and clean the events into a store sharded by customer",
+    "features": "build every feature as it stood at the cutoff",
+    "segment": "find micro-segments, name them, and place every customer in one",
+    "forecast": "forecast churn, orders and value of every customer; decide quadrants",
+    "report": "draw the report from the tables, bringing up what is missing",
+    "train": "train a network on the histories and keep its checkpoint: model=gru|transformer trainer=cpu|gpu|ddp",
+    "backtest": "hold every rung against past futures, with standard errors, and say who wins",
+    "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
+    "worlds": "simulate a customer base with known truth: kind=… customers=… days=… seed=…",
+    "run": "prepare to report, resuming where an earlier run of the same folder stopped",
+}
+
+# Options that a command's result depends on; a command also needs what the commands before it need.
+SECTIONS = {
+    "doctor": ("data", "cutoff", "horizon_days", "output", "shards"),
+    "prepare": ("data", "output", "shards"),
+    "features": ("data", "cutoff", "output", "engine", "shards"),
+    "segment": ("data", "cutoff", "segments", "output", "engine", "shards", "seed"),
+    "forecast": (
+        "data",
+        "cutoff",
+        "horizon_days",
+        "forecaster",
+        "checkpoint",
+        "scoring",
+        "tracking",
+        "value",
+        "decisions",
+        "output",
+        "engine",
+        "shards",
+        "seed",
+    ),
+    "backtest": (
+        "data",
+        "cutoff",
+        "horizon_days",
+        "origins",
+        "rungs",
+        "seeds",
+        "seed",
+        "tracking",
+        "value",
+        "segments",
+        "output",
+        "engine",
+        "shards",
+    ),
+    "train": (
+        "data",
+        "cutoff",
+        "horizon_days",
+        "model",
+        "trainer",
+        "training",
+        "tracking",
+        "value",
+        "segments",
+        "output",
+        "engine",
+        "shards",
+        "seed",
+    ),
+    "ledger": (),
+    "worlds": ("worlds", "cutoff", "horizon_days", "seed", "output"),
+    "report": (),
+    "run": (),
+}
+
+EXAMPLES = {
+    "run": [
+        "retinue run data=cdnow cutoff=1997-09-30 horizon_days=273",
+        "retinue run data=files data.path=orders.parquet data.columns.customer_id=cid data.columns.event_time=day \\\n"
+        "            data.columns.amount=value cutoff=2014-12-31 horizon_days=365 output=out/",
+    ],
+    "doctor": ["retinue doctor data=files data.path='exports/*.csv' data.time_zone=Europe/London"],
+    "backtest": [
+        "retinue backtest data=cdnow origins=3 horizon_days=273",
+        "retinue backtest data=online_retail cutoff=[2011-06-09,2011-09-09] horizon_days=91",
+    ],
+    "train": [
+        "retinue train data=cdnow cutoff=1997-09-30 horizon_days=273 model=gru",
+        "retinue train --multirun data=cdnow cutoff=1997-09-30 horizon_days=273 model=gru,transformer seed=0,1,2",
+        "torchrun --nproc-per-node 2 scripts/train.py data=cdnow cutoff=1997-09-30 trainer=ddp",
+    ],
+    "forecast": [
+        "retinue forecast data=cdnow cutoff=1997-09-30 horizon_days=[90,273]",
+        "retinue forecast data=cdnow cutoff=1998-03-31 horizon_days=90 checkpoint=runs/cdnow/checkpoints/sequence_gru",
+    ],
+    "ledger": ["retinue ledger data=cdnow cutoff=1997-09-30 horizon_days=[90,273]"],
+    "worlds": ["retinue worlds kind=seasonal customers=20000 seed=1 output=world/"],
+    "features": ["retinue features data=cdnow cutoff=[1997-06-30,1997-09-30]"],
+}
+
+
+def overview() -> None:
+    """Prints the commands."""
+    out = Console()
+    out.print("[bold]retinue[/] turns a retailer's events into churn risk, value, segments and a report.\n")
+    out.print(
+        "Usage: retinue <command> key=value …   (retinue <command> --help lists its options)\n",
+        highlight=False,
+    )
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, sentence in COMMANDS.items():
+        table.add_row(f"  [bold]{name}[/]", sentence)
+    out.print(table)
+    out.print("\nStart: retinue run data=cdnow cutoff=1997-09-30 horizon_days=273", highlight=False)
+
+
+def command_help(command: str) -> None:
+    """Prints a command's examples, presets and options."""
+    from retinue.config import GROUPS, option_lines, presets
+
+    out = Console()
+    out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
+    out.print("Usage: retinue " + command + " key=value …\n", highlight=False)
+    for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
+        out.print(
+            "  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True
+        )
+    groups = [group for group in GROUPS if not SECTIONS[command] or group in SECTIONS[command]]
+    shown = " ".join(f"{group}={'|'.join(presets(group))}" for group in groups)
+    out.print(f"\nPresets: {shown}\n", highlight=False)
+    section = ""
+    for line in option_lines():
+        root = line.key.split(".")[0]
+        if SECTIONS[command] and root not in SECTIONS[command]:
+            continue
+        if "." in line.key and root != section:
+            out.print(f"\n[bold]{root}[/]")
+        elif "." not in line.key and section:
+            out.print("\n[bold]the run[/]")
+        section = root if "." in line.key else ""
+        unit = f"  \\[{line.unit}]" if line.unit else ""
+        out.print(f"  [cyan]{line.key}[/]={escape(line.default)}{unit}", highlight=False, soft_wrap=True)
+        out.print(Padding(escape(line.help), (0, 0, 0, 6)), highlight=False)

@@ -1,0 +1,1 @@
+"""Event histories as tensors: tokens, vocabulary, season, readouts and batches."""

@@ -1,0 +1,270 @@
+"""All tokens and readouts on one device, where a batch is a gather; and which customers go into a batch together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retinue.events.timeline import is_known
+from retinue.sequences.batches import Batch, Targets
+from retinue.sequences.futures import Future, Start, future_of
+from retinue.sequences.readouts import Readouts, Standing, next_orders, standing_of, windows_of
+from retinue.sequences.season import Season
+from retinue.sequences.tokens import Tokens
+from retinue.sequences.vocabulary import Vocabulary, encode
+
+Ints = NDArray[np.int64]
+
+HORIZONS = 4
+LENGTHS_ALIKE = 0.1  # by so much, in log length, may the order of lengths be shuffled
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What targets are made from, on the device."""
+
+    future: Future
+    ends: Tensor  # (Q, W + 1)
+    business: Tensor  # (Q, W + 1)
+    days: Tensor  # (Q,)
+    start: Start  # (R,)
+    which: Tensor  # (R,)
+    order: tuple[Tensor, Tensor, Tensor]  # (R,) each: window, before, until
+    following: dict[str, Tensor]  # (N,) each: next_kind, next_gap, next_amount
+
+    def targets(self, tokens: Tensor, readouts: Tensor, days: Tensor) -> Targets:
+        """Of some tokens and readouts, at (R, H) whole days after the cutoff."""
+        which = self.which[readouts][:, None]
+        ends, horizon = self.ends[which, days], self.business[which, days].float()
+        orders, gross, refunds = self.future.within(self.start[readouts], ends)
+        window, before, until = (column[readouts] for column in self.order)
+        following = {name: column[tokens] for name, column in self.following.items()}
+        return Targets(window, before, until, horizon, orders, gross, refunds, **following)
+
+    def random_days(self, readouts: Tensor, horizons: int, generator: torch.Generator) -> Tensor:
+        """Whole days, log-uniform from 1 to the observed window, and the whole window last, (R, H)."""
+        seen = self.days[self.which[readouts]][:, None]
+        lot = torch.rand(len(readouts), horizons - 1, generator=generator, dtype=torch.float64).to(
+            seen.device
+        )
+        days = torch.exp(lot * torch.log(seen + 1.0)).long().clamp(min=1)
+        return torch.cat([torch.minimum(days, seen), seen], dim=1)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The P customers that are read out, with their tokens up to the last cutoff of each.
+
+    Attributes:
+        tokens: Columns of `Batch` with one row per token.
+        readouts: Columns of `Batch` with one row per readout.
+        truth: What targets are made from; None where nothing is to be learnt.
+        lengths: (P,) tokens of each customer, on the host as all that follow.
+        counts: (P,) readouts of each customer.
+    """
+
+    tokens: dict[str, Tensor]
+    readouts: dict[str, Tensor]
+    truth: Truth | None
+    lengths: Ints
+    counts: Ints
+    _begins: Ints
+    _firsts: Ints
+    _at: Ints
+    _which: Ints
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.tokens["kind"].device
+
+    def rows(self, people: Ints) -> Ints:
+        """Indices into the readouts, in the order in which a batch of these customers holds them."""
+        return ranges(self._firsts[people], self.counts[people])
+
+    def batch(
+        self,
+        people: Ints,
+        generator: torch.Generator | None = None,
+        horizons: int = HORIZONS,
+        days: int | None = None,
+    ) -> Batch:
+        """All readouts of some customers, and the tokens they need.
+
+        Args:
+            people: Indices below P.
+            generator: Draws the horizons of the targets (on the host, so that every device draws the same).
+            horizons: How many there are; the last is the whole observed window.
+            days: In place of random horizons, this one, or the whole window where that is shorter.
+        """
+        begins, lengths = self._begins[people], self.lengths[people]
+        seqlens = np.concatenate([[0], np.cumsum(lengths)])
+        rows = self.rows(people)
+        at = self._at[rows] + np.repeat(seqlens[:-1] - begins, self.counts[people])
+        picked, read = (torch.from_numpy(i).to(self.device) for i in (ranges(begins, lengths), rows))
+        targets = None
+        if self.truth is not None:
+            seen = self.truth.days[self.truth.which[read]][:, None]
+            if days is not None:
+                asked = seen.clamp(max=days)
+            elif generator is not None:
+                asked = self.truth.random_days(read, horizons, generator)
+            else:
+                asked = seen
+            targets = self.truth.targets(picked, read, asked)
+        return Batch(
+            **{name: column[picked] for name, column in self.tokens.items()},
+            **{name: column[read] for name, column in self.readouts.items()},
+            cu_seqlens=torch.from_numpy(seqlens.astype(np.int32)).to(self.device),
+            at=torch.from_numpy(at).to(self.device),
+            group=torch.from_numpy(np.unique(self._which[rows], return_inverse=True)[1]).to(self.device),
+            targets=targets,
+        ).check()
+
+
+def resident(
+    tokens: Tokens,
+    readouts: Readouts,
+    vocabulary: Vocabulary,
+    season: Season | None = None,
+    device: torch.device | str = "cpu",
+    base: int = 0,
+) -> Resident:
+    """Puts tokens and readouts on a device.
+
+    Args:
+        tokens: Of all customers of the readouts.
+        readouts: Sorted by customer and cutoff.
+        vocabulary: Of training time.
+        season: Of training time; without it there are no targets.
+        device: Where to.
+        base: Which base these customers belong to.
+
+    Raises:
+        InputError: a customer has no event at a cutoff, or targets are asked for where no day was observed.
+    """
+    standing = standing_of(tokens, readouts, vocabulary.gap_days)
+    people, first, counts = np.unique(standing.row, return_index=True, return_counts=True)
+    begins = tokens.offsets[people]
+    last = standing.at[first + counts - 1] if len(people) else begins
+    encoded = encode(tokens, vocabulary)
+    token_columns = {
+        n: _tensor(getattr(encoded, n), device) for n in Batch.__annotations__ if hasattr(encoded, n)
+    }
+    readout_columns = _readout_columns(readouts, standing, base, device)
+    truth = None
+    if season is not None:
+        truth = _truth(tokens, readouts, standing, (vocabulary.order_value, season), token_columns)
+    places = (begins, first, standing.at, standing.which)
+    return Resident(token_columns, readout_columns, truth, last + 1 - begins, counts, *places)
+
+
+def _readout_columns(
+    readouts: Readouts, standing: Standing, base: int, device: torch.device | str
+) -> dict[str, Tensor]:
+    return {
+        "silence": _tensor(standing.silence, device),
+        "cutoff_calendar": _tensor(standing.calendar, device),
+        "features": _tensor(readouts.features, device),
+        "base": torch.full((len(readouts),), base, dtype=torch.int64, device=device),
+    }
+
+
+def _truth(
+    tokens: Tokens,
+    readouts: Readouts,
+    standing: Standing,
+    units: tuple[float, Season],
+    columns: dict[str, Tensor],
+) -> Truth:
+    order_value, season = units
+    device = columns["kind"].device
+    windows = windows_of(standing.moments, readouts.end, tokens.zone, season)
+    future = future_of(tokens, readouts.end, order_value)
+    start = future.start(_tensor(standing.row), _tensor(readouts.cutoff))
+    order = next_orders(start.order_time.numpy(), standing.which, windows)
+    return Truth(
+        future=future.to(device),
+        ends=_tensor(windows.ends, device),
+        business=_tensor(windows.business, device),
+        days=_tensor(windows.days, device),
+        start=start.to(device),
+        which=_tensor(standing.which, device),
+        order=(_tensor(order.window, device), _tensor(order.before, device), _tensor(order.until, device)),
+        following=_following(tokens, columns, is_known(tokens.available, readouts.end)),
+    )
+
+
+def _following(tokens: Tokens, columns: dict[str, Tensor], known: NDArray[np.bool_]) -> dict[str, Tensor]:
+    """What each token's successor is, where it was known in time."""
+    kind, gap, amount = columns["kind"], columns["gaps"][:, 0], columns["numbers"][:, 0]
+    last = np.zeros(len(known), dtype=bool)
+    last[tokens.offsets[1:] - 1] = True
+    there = _tensor(np.append(known[1:], False) & ~last, kind.device)
+    return {
+        "next_kind": torch.where(there, kind.roll(-1), -1),
+        "next_gap": torch.where(there, gap.roll(-1), torch.nan),
+        "next_amount": torch.where(there, amount.roll(-1), torch.nan),
+    }
+
+
+def _tensor(array: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
+    """A copy on the device; columns that are mapped from files cannot be shared."""
+    return torch.tensor(np.asarray(array)).to(device)
+
+
+def ranges(starts: Ints, lengths: Ints) -> Ints:
+    """The indices from each start on, one run after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which customers go into a batch together: those of about the same length, with about so many readouts.
+
+    Attributes:
+        lengths: (P,) tokens.
+        counts: (P,) readouts.
+        readouts_per_batch: At most, but for a customer who has more alone.
+        tokens_per_batch: At most, padding included, but for a customer who has more alone.
+        seed: Of the shuffling.
+    """
+
+    lengths: Ints
+    counts: Ints
+    readouts_per_batch: int = 1_024
+    tokens_per_batch: int = 65_536
+    seed: int = 0
+
+    def epoch(self, number: int) -> list[Ints]:
+        """The batches of one pass over all customers, in random order; the same for the same seed and number."""
+        lot = np.random.default_rng([self.seed, number])
+        batches = self._cut(np.log(self.lengths) + lot.uniform(0, LENGTHS_ALIKE, len(self.lengths)))
+        return [batches[i] for i in lot.permutation(len(batches))]
+
+    def in_order(self) -> list[Ints]:
+        """The batches of one pass with no chance in it, short histories first."""
+        return self._cut(self.lengths)
+
+    def padding_waste(self, batches: list[Ints]) -> float:
+        """Share of places that hold no token where each batch is padded to its longest history."""
+        padded = sum(int(self.lengths[people].max()) * len(people) for people in batches)
+        return 1 - sum(int(self.lengths[people].sum()) for people in batches) / padded if padded else 0.0
+
+    def _cut(self, key: NDArray[Any]) -> list[Ints]:
+        order = np.argsort(key, kind="stable")
+        cuts, size, readouts = [], 0, 0
+        longest = 0
+        for place, who in enumerate(order.tolist()):
+            size, readouts = size + 1, readouts + int(self.counts[who])
+            longest = max(longest, int(self.lengths[who]))
+            if size > 1 and (readouts > self.readouts_per_batch or size * longest > self.tokens_per_batch):
+                cuts.append(place)
+                size, readouts, longest = 1, int(self.counts[who]), int(self.lengths[who])
+        return np.split(order, cuts) if len(order) else []

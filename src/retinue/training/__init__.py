@@ -1,0 +1,1 @@
+"""Training networks: steps, averages, early stopping and checkpoints. No maths."""

@@ -1,0 +1,322 @@
+"""Fits a network: one call from tokens and readouts to trained weights, on one process or many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from retinue.accel import matmul_rate
+from retinue.config import Accelerator, ModelOptions, Options, TrainerOptions
+from retinue.events.store import write_table, write_text
+from retinue.models.clocks import neutral_raw
+from retinue.models.network import Network, NetworkShape
+from retinue.models.piecewise import quantile_edges
+from retinue.models.work import training_operations
+from retinue.schema import InputError
+from retinue.sequences.readouts import Readouts
+from retinue.sequences.resident import Resident, resident
+from retinue.sequences.season import Season
+from retinue.sequences.tokens import Tokens
+from retinue.sequences.vocabulary import BINS, Vocabulary
+from retinue.training.checkpoint import (
+    CARD,
+    Trained,
+    about_code,
+    edges_tensor,
+    load_checkpoint,
+    save_checkpoint,
+    shape_card,
+    shape_from,
+)
+from retinue.training.data import StepData, Steps, judged_parts
+from retinue.training.ema import put_on
+from retinue.training.held_out import HELD_OUT_FILE, held_out
+from retinue.training.module import SequenceModule
+from retinue.training.objective import count_scores
+from retinue.training.watch import LAST, Watch
+
+KEY = "last.key"
+MEASURED_SECONDS = 0.2
+LEAST_RATE = 1e-5  # orders per customer and business day
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is to learn.
+
+    Attributes:
+        tokens: Of all customers of the readouts; what became available after their `end` is in no target.
+        readouts: To learn from.
+        vocabulary: Of training time.
+        season: Of training time.
+        inner: Readouts of other customers, for early stopping; None trains all steps.
+        judged_days: Horizon of the held-out score; None is each whole window.
+        families: Family of each feature, needed for model.family_dropout.
+    """
+
+    tokens: Tokens
+    readouts: Readouts
+    vocabulary: Vocabulary
+    season: Season
+    inner: Readouts | None = None
+    judged_days: int | None = None
+    families: tuple[int, ...] = ()
+
+
+def fit_network(task: Task, options: Options, out: Path | None = None) -> Trained:
+    """Trains the network of `options.model` and returns the best average of its weights.
+
+    Adam with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine, clipped gradients, an exponential
+    average of weights; the average with the best held-out log score of counts is what is kept. Where `out` holds
+    the checkpoint of the same task and options, that is returned; where it holds their `last.ckpt`, training goes
+    on from there.
+
+    Args:
+        task: what to learn from.
+        options: model, trainer, training and seed.
+        out: folder for the checkpoint; only the first process writes. None writes nothing.
+
+    Raises:
+        InputError: nothing to learn from, or no GPU where one is asked for.
+    """
+    if not len(task.readouts):
+        raise InputError(
+            "train: there is no customer at any past cutoff. Give an earlier cutoff or more data."
+        )
+    key = _key(task, options)
+    if out is not None and (found := _finished(out, key)) is not None:
+        log.info("train: %s is finished, kept", out)
+        return found
+    trainer = _trainer(options)
+    device = trainer.strategy.root_device
+    data = _resident(task, task.readouts, device)
+    held = _resident(task, task.inner, device) if task.inner is not None and len(task.inner) else None
+    neutral = _neutral(data)
+    network = new_network(task, options.model, neutral, options.seed)
+    module = SequenceModule(network, options.training, options.trainer.compile)
+    mixed = options.model.context
+    watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    start = _last(out, key, trainer.is_global_zero) if out is not None else None
+    with torch.random.fork_rng(devices=[]):
+        _run(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), start)
+    put_on(network, watch.best)
+    card = _card(task, options, network, watch) | {"key": key}
+    if out is not None and trainer.is_global_zero:
+        card["matmul_share"] = _matmul_share(network, data, watch, trainer.world_size)
+        if held is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_table(held_out(network, held, neutral, task.vocabulary.order_value), out / HELD_OUT_FILE)
+    trained = Trained(network.cpu().eval(), task.vocabulary, task.season, card, watch.table())
+    if out is not None and trainer.is_global_zero:
+        save_checkpoint(trained, out)
+        for name in (LAST, KEY):
+            (out / name).unlink(missing_ok=True)
+    return trained
+
+
+def new_network(task: Task, model: ModelOptions, neutral: Tensor, seed: int = 0) -> Network:
+    """The untrained network of a task.
+
+    Args:
+        task: its vocabulary and features give sizes and edges.
+        model: the options.
+        neutral: raw numbers of the forecast for everybody before training.
+        seed: of its weights.
+    """
+    shape = NetworkShape(
+        kinds=task.vocabulary.kind_count,
+        code_sizes=task.vocabulary.code_counts,
+        number_edges=edges_tensor(task.vocabulary.edges),
+        feature_edges=quantile_edges(task.readouts.features, BINS),
+        families=task.families,
+        **{**asdict(model), "encoder": model.encoder},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Network(shape_from(json.loads(json.dumps(shape_card(shape)))), neutral)
+
+
+class _Judge:
+    """Mean log score of the held-out counts, over all processes."""
+
+    def __init__(self, held: Resident | None, days: int | None, mixed: bool) -> None:
+        self.held, self.days, self.mixed = held, days, mixed
+
+    @torch.no_grad()
+    def __call__(self, trainer: lightning.Trainer, module: SequenceModule) -> float | None:
+        if self.held is None:
+            return None
+        network = module.network
+        network.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=module.device)
+        for i, part in enumerate(judged_parts(self.held, self.days, self.mixed)):
+            if i % trainer.world_size != trainer.global_rank or part.batch.targets is None:
+                continue
+            states = network.states(part.batch, part.max_len).index_select(0, part.batch.at)
+            scores = count_scores(network.read(states, part.batch), part.batch.targets)
+            sums += torch.stack([scores.double().sum(), torch.ones_like(scores).double().sum()])
+        network.train()
+        total = trainer.strategy.reduce(sums, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return float(total[0] / total[1])
+
+
+def _matmul_share(network: Network, data: Resident, watch: Watch, processes: int) -> float:
+    """Products per second of training, as a share of what these devices do in plain products."""
+    tokens = float(data.lengths.sum())
+    each = training_operations(network, data.lengths, int(data.counts.sum())) / tokens
+    return watch.tokens_per_second * each / (matmul_rate(data.device, MEASURED_SECONDS) * processes)
+
+
+def _resident(task: Task, readouts: Readouts, device: torch.device) -> Resident:
+    return resident(task.tokens, readouts, task.vocabulary, task.season, device)
+
+
+def _neutral(data: Resident) -> Tensor:
+    """The raw forecast that is right for the base on average, from the whole windows of its readouts."""
+    assert data.truth is not None
+    rows = torch.arange(len(data.truth.which), device=data.device)
+    days = data.truth.days[data.truth.which][:, None]
+    none = torch.zeros(0, dtype=torch.long, device=data.device)
+    seen = data.truth.targets(none, rows, days)
+    orders, window, gross, refunds = (
+        float(column.double().sum()) for column in (seen.orders, seen.window, seen.gross, seen.refunds)
+    )
+    rate = max(orders / window if window else 0.0, LEAST_RATE)
+    gone = float((seen.orders[:, 0] == 0).double().mean())
+    value = gross / orders if orders and gross > 0 else 1.0
+    return neutral_raw(rate, gone, value, refund_share=refunds / gross if gross > 0 else 0.0)
+
+
+def _trainer(options: Options) -> lightning.Trainer:
+    asked = options.trainer
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    on_gpu = _on_gpu(asked)
+    many = asked.devices * asked.nodes > 1
+    # A base without labels has embeddings that no loss reaches; DDP must look which.
+    spread = DDPStrategy(process_group_backend=None if on_gpu else "gloo", find_unused_parameters=True)
+    return lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=asked.devices,
+        num_nodes=asked.nodes,
+        strategy=spread if many else "auto",
+        precision="bf16-mixed" if asked.bf16 and on_gpu else "32-true",
+        max_steps=options.training.steps,
+        gradient_clip_val=options.training.clip,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _on_gpu(asked: TrainerOptions) -> bool:
+    there = torch.cuda.is_available()
+    if asked.accelerator is Accelerator.gpu and not there:
+        raise InputError("trainer.accelerator=gpu: no CUDA device is here. Give trainer=cpu.")
+    return there and asked.accelerator is not Accelerator.cpu
+
+
+def _run(trainer: lightning.Trainer, module: SequenceModule, data: StepData, start: Path | None) -> None:
+    """Fits; Ctrl-C comes through as such, where Lightning would end the process."""
+    stops = signal.getsignal(signal.SIGINT)
+    try:
+        with _quiet():
+            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, stops)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning 2.6 and torch 2.13 warn of that no user can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`", FutureWarning)
+        yield
+
+
+def _finished(folder: Path, key: str) -> Trained | None:
+    """What an earlier run of the same task left there."""
+    card = folder / CARD
+    if not card.is_file() or f'"{key}"' not in card.read_text(encoding="utf-8"):
+        return None
+    return load_checkpoint(folder)
+
+
+def _last(folder: Path, key: str, may_write: bool) -> Path | None:
+    """Where an earlier run of the same task stopped; what another left is not gone on with."""
+    last, known = folder / LAST, folder / KEY
+    if last.is_file() and known.is_file() and known.read_text(encoding="utf-8") == key:
+        log.info("train: goes on from %s", last)
+        return last
+    if may_write:
+        last.unlink(missing_ok=True)
+        write_text(key, known)
+    return None
+
+
+def _key(task: Task, options: Options) -> str:
+    digest = hashlib.sha256(task.tokens.fingerprint.encode())
+    told = [asdict(options.model), asdict(options.training), options.seed, task.judged_days, task.families]
+    told += [task.vocabulary.as_dict(), task.season.as_dict(), task.readouts.names]
+    digest.update(json.dumps(told, default=str).encode())
+    for readouts in (task.readouts, *([task.inner] if task.inner is not None else [])):
+        for column in (readouts.customer, readouts.cutoff, readouts.features):
+            digest.update(np.ascontiguousarray(column).data)
+        digest.update(readouts.end.isoformat().encode())
+    return digest.hexdigest()
+
+
+def _card(task: Task, options: Options, network: Network, watch: Watch) -> dict[str, Any]:
+    model, training = asdict(options.model), asdict(options.training)
+    seen = task.readouts
+    card = about_code() | {
+        "options": {"model": model, "training": training, "seed": options.seed},
+        "shape": shape_card(network.shape),
+        "vocabulary": task.vocabulary.as_dict(),
+        "season": task.season.as_dict(),
+        "features": {"names": list(seen.names)},
+        "zone": task.tokens.zone,
+        "training_end": seen.end.isoformat(),
+        "cutoffs": [_instant(us) for us in np.unique(seen.cutoff).tolist()],
+        "data_fingerprint": task.tokens.fingerprint,
+        "customers": len(np.unique(seen.customer)),
+        "readouts": len(seen),
+        "held_out": 0 if task.inner is None else len(task.inner),
+        "best_step": watch.best_step,
+        "best_log_score": watch.best_score if np.isfinite(watch.best_score) else None,
+        "tokens_per_second": watch.tokens_per_second,
+        "padding_waste": watch.padding_waste,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(card, default=_value))
+    return plain
+
+
+def _value(thing: Any) -> Any:
+    return thing.value
+
+
+def _instant(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()

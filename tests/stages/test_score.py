@@ -1,0 +1,81 @@
+"""`retinue train`, then `retinue forecast checkpoint=…` at a later cutoff, by two processes and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from retinue.cli import main
+from retinue.forecasting.scoring import read_forecasts
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS
+from tests.stages.runs import orders
+
+QUICK = (
+    "training.steps=3",
+    "training.check_every=3",
+    "training.readouts=256",
+    "model.width=16",
+    "model.heads=2",
+)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("score")
+    orders(customers=150).write_parquet(folder / "orders.parquet")
+    columns = {"customer_id": "cid", "event_time": "at", "event_type": "kind", "amount": "value"}
+    named = [f"data.columns.{ours}={theirs}" for ours, theirs in columns.items()]
+    path = [f"data.path={folder / 'orders.parquet'}", f"output={folder / 'out'}", "tracking=off", "shards=2"]
+    return [*path, *named]
+
+
+def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", *words, "cutoff=2014-06-30", "horizon_days=60", *QUICK]) == 0
+    folder = Path(capsys.readouterr().out.strip().splitlines()[-1].split("checkpoint is in ")[1])
+    out = folder.parent.parent
+    later = ["forecast", *words, f"checkpoint={folder}", "cutoff=2014-09-30", "horizon_days=[30,60]"]
+    assert main([*later, "scoring.rank=0", "scoring.world_size=2"]) == 0
+    assert "1 shards written, 0 stood already" in capsys.readouterr().out
+    first = read_forecasts(out).collect()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(later) == 0
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    found = FORECASTS.check(read_forecasts(out).collect())
+    assert set(first[CUSTOMER_ID]) < set(found[CUSTOMER_ID])
+    assert not found.select(CUSTOMER_ID, CUTOFF, HORIZON_DAYS).is_duplicated().any()
+    events = pl.read_parquet(out / "events" / "shard-*.parquet")
+    ordered = events.filter(
+        pl.col("event_type") == "order", pl.col("event_time") < pl.datetime(2014, 10, 1, time_zone="UTC")
+    )
+    assert set(found[CUSTOMER_ID]) == set(ordered[CUSTOMER_ID])
+    in_shard = ordered.select(CUSTOMER_ID, CUSTOMER).unique().filter(pl.col(CUSTOMER) % 2 == 0)
+    assert set(first[CUSTOMER_ID]) == set(in_shard[CUSTOMER_ID])
+    capsys.readouterr()
+    assert main(later) == 0
+    assert "0 shards written, 2 stood already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        (["checkpoint=nowhere"], "holds no card.json"),
+        (
+            ["checkpoint=nowhere", "scoring.rank=2", "scoring.world_size=2"],
+            "scoring.rank=2: must lie between 0",
+        ),
+        (["checkpoint=nowhere", "scoring.world_size=0"], "scoring.world_size=0: must lie between 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    words: list[str], more: list[str], rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["forecast", *words, *more]) == 1
+    said = capsys.readouterr().err
+    assert rule in " ".join(said.split())
+    assert "Traceback" not in said

@@ -1,0 +1,46 @@
+"""The data on a device, and training there: the same batch as on the CPU, and a loss that falls as it does in float32."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from retinue.config import Accelerator, Encoder
+from retinue.sequences.resident import resident
+from retinue.training.fit import fit_network
+from tests.models.devices import on_devices
+from tests.training.made import small, task
+
+
+@on_devices
+def test_a_batch_is_gathered_on_the_device(device: str) -> None:
+    made = task()
+    there = resident(made.tokens, made.readouts, made.vocabulary, made.season, device)
+    here = resident(made.tokens, made.readouts, made.vocabulary, made.season)
+    people = torch.arange(len(here.lengths) - 1, -1, -2).numpy()
+    found = there.batch(people, torch.Generator().manual_seed(1))
+    expected = here.batch(people, torch.Generator().manual_seed(1))
+    assert found.targets is not None
+    assert expected.targets is not None
+    for left, right in ((found, expected), (found.targets, expected.targets)):
+        for field in fields(left):
+            column = getattr(left, field.name)
+            if isinstance(column, torch.Tensor):
+                assert column.device.type == device
+                torch.testing.assert_close(
+                    column.cpu(), getattr(right, field.name), rtol=0, atol=0, equal_nan=True
+                )
+
+
+@on_devices
+@pytest.mark.parametrize("encoder", list(Encoder))
+def test_training_in_half_precision_follows_float32(device: str, encoder: Encoder) -> None:
+    plain = small(steps=10)
+    plain = replace(plain, model=replace(plain.model, encoder=encoder, dropout=0.0))
+    kind = Accelerator.gpu if device == "cuda" else Accelerator.cpu
+    asked = replace(plain, trainer=replace(plain.trainer, accelerator=kind, bf16=True))
+    found, expected = fit_network(task(), asked).curve["loss"], fit_network(task(), plain).curve["loss"]
+    assert found.to_list() == pytest.approx(expected.to_list(), rel=0.02)
+    assert found[-1] < found[0]
