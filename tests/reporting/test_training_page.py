@@ -122,10 +122,11 @@ class Run(FakeWandb):
     class Artifact:
         def __init__(self, name: str, type: str, metadata: dict[str, Any]) -> None:
             self.name, self.type, self.metadata = name, type, metadata
-            self.folder = ""
+            self.files: list[str] = []
 
-        def add_dir(self, folder: str) -> None:
-            self.folder = folder
+        def add_file(self, path: str, name: str) -> None:
+            assert Path(path).is_file()
+            self.files.append(name)
 
         def new_file(self, name: str) -> Any:
             return open("/dev/null", "w", encoding="utf-8")
@@ -184,7 +185,7 @@ def test_a_training_run_holds_curve_scores_plots_and_lineage(
     assert len(run.logged["leaderboard"].data) == 4
     events, made = run.made if offline else (run.used[0], run.made[0])
     assert (events.name, events.metadata) == ("events-my-shop", {"fingerprint": "f"})
-    assert (made.type, made.folder) == ("checkpoint", str(checkpoint))
+    assert (made.type, made.files) == ("checkpoint", [CURVE_FILE, HELD_OUT_FILE])
     assert made.metadata["data_fingerprint"] == "f"
     assert run.finished
 

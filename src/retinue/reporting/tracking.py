@@ -162,7 +162,8 @@ def _log_forecasts(wandb: Any, run: Any, checkpoint: Path, name: str, lineage: M
 def _whole(wandb: Any, checkpoint: Path, name: str, told: Mapping[str, Any]) -> Any:
     """A checkpoint with its files."""
     made = wandb.Artifact(_plain(f"{checkpoint.name}-{name}"), type="checkpoint", metadata=dict(told))
-    made.add_dir(str(checkpoint))
+    for path in sorted(each for each in checkpoint.rglob("*") if each.is_file()):
+        made.add_file(str(path), name=path.relative_to(checkpoint).as_posix())  # add_dir writes to the screen
     return made
 
 
