@@ -198,9 +198,7 @@ def test_forecasts_name_their_checkpoint(
     track_forecasts(Tracking.auto, tmp_path, checkpoint, "shop", {"checkpoint_key": "k"})
     assert not run.finished, "auto tracks trainings only"
     track_forecasts(Tracking.online, tmp_path, checkpoint, "shop", {"checkpoint_key": "k", "horizons": [90]})
-    assert (run.used[0].name, run.used[0].folder) == ("sequence_gru-shop", str(checkpoint)), (
-        "as training named it"
-    )
+    assert (run.used[0].name, run.used[0].files) == ("sequence_gru-shop", [CURVE_FILE, HELD_OUT_FILE])
     assert run.made[0].metadata["horizons"] == [90]
 
 
