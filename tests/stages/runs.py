@@ -22,6 +22,7 @@ TABLES = (
     "decisions",
     "quality",
 )
+COLUMNS = {"customer_id": "cid", "event_time": "at", "event_type": "kind", "amount": "value"}
 OPTIONS = ("cutoff=2014-06-30", "horizon_days=[90,180]", "segments.bootstraps=3", "segments.max_segments=4")
 
 
@@ -57,14 +58,7 @@ def orders(customers: int = 400, seed: int = 1) -> pl.DataFrame:
 
 def words(path: Path, output: Path, *more: str) -> list[str]:
     """The words of `retinue run` on such a file."""
-    columns = {
-        "customer_id": "cid",
-        "event_time": "at",
-        "event_type": "kind",
-        "amount": "value",
-        "quantity": "units",
-    }
-    mapped = [f"data.columns.{ours}={theirs}" for ours, theirs in columns.items()]
+    mapped = [f"data.columns.{ours}={theirs}" for ours, theirs in {**COLUMNS, "quantity": "units"}.items()]
     return [
         "run",
         "data=files",
@@ -75,6 +69,15 @@ def words(path: Path, output: Path, *more: str) -> list[str]:
         f"output={output}",
         *more,
     ]
+
+
+def training_words(folder: Path, *more: str) -> list[str]:
+    """Options that train a tiny network on a small base in seconds; the base is written into the folder."""
+    path = folder / "orders.parquet"
+    orders(customers=150).write_parquet(path)
+    mapped = [f"data.columns.{ours}={theirs}" for ours, theirs in COLUMNS.items()]
+    sizes = ["training.check_every=3", "model.width=16", "model.heads=2"]
+    return [f"data.path={path}", f"output={folder / 'out'}", "tracking=off", *mapped, *sizes, *more]
 
 
 def retinue(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,25 +10,14 @@ import pytest
 from retinue.cli import main
 from retinue.forecasting.scoring import read_forecasts
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS
-from tests.stages.runs import orders
+from tests.stages.runs import training_words
 
-QUICK = (
-    "training.steps=3",
-    "training.check_every=3",
-    "training.readouts=256",
-    "model.width=16",
-    "model.heads=2",
-)
+QUICK = ("training.steps=3", "training.readouts=256")
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("score")
-    orders(customers=150).write_parquet(folder / "orders.parquet")
-    columns = {"customer_id": "cid", "event_time": "at", "event_type": "kind", "amount": "value"}
-    named = [f"data.columns.{ours}={theirs}" for ours, theirs in columns.items()]
-    path = [f"data.path={folder / 'orders.parquet'}", f"output={folder / 'out'}", "tracking=off", "shards=2"]
-    return [*path, *named]
+    return training_words(tmp_path_factory.mktemp("score"), "shards=2")
 
 
 def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(

@@ -10,25 +10,13 @@ import pytest
 from retinue.accel import process_rank
 from retinue.cli import main
 from retinue.training import fit as fitting
-from tests.stages.runs import orders
-
-QUICK = (
-    "training.steps=6",
-    "training.check_every=3",
-    "training.readouts=512",
-    "model.width=16",
-    "model.heads=2",
-)
+from tests.stages.runs import training_words
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("train")
-    orders(customers=150).write_parquet(folder / "orders.parquet")
-    columns = {"customer_id": "cid", "event_time": "at", "event_type": "kind", "amount": "value"}
-    named = [f"data.columns.{ours}={theirs}" for ours, theirs in columns.items()]
-    path = [f"data.path={folder / 'orders.parquet'}", f"output={folder / 'out'}", "tracking=off"]
-    return [*path, *named, "cutoff=2014-06-30", "horizon_days=60", *QUICK]
+    quick = ("training.steps=6", "training.readouts=512")
+    return training_words(tmp_path_factory.mktemp("train"), "cutoff=2014-06-30", "horizon_days=60", *quick)
 
 
 def test_it_leaves_a_checkpoint_and_keeps_it(
