@@ -32,8 +32,8 @@ def test_nine_months_of_history_and_nine_asked() -> None:
 
 
 def test_a_short_horizon_still_sees_the_season_of_a_year_before() -> None:
-    for horizon in (14, 30, 60, 90):
-        plan = layout(800, horizon)
+    for span, horizon in ((550, 14), (550, 30), (550, 60), (800, 90)):
+        plan = layout(span, horizon)
         assert plan is not None
         assert plan.sees_seasons
     plan = layout(400, 30)
