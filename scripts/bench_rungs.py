@@ -1,4 +1,7 @@
-"""Every rung and the gate's choice at one cutoff against what came: python scripts/bench_rungs.py FOLDER/events CUTOFF DAYS."""
+"""Rungs and the gate's choice at one cutoff against what came.
+
+python scripts/bench_rungs.py FOLDER/events CUTOFF DAYS [RUNG …]; without rungs, all that train in seconds.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ METRICS = {
 }  # fmt: skip
 
 
-def main(folder: str, cutoff: str, days: str) -> None:
+def main(folder: str, cutoff: str, days: str, *rungs: str) -> None:
     store, horizon = Store.open(Path(folder)), int(days)
-    at, options = instant(cutoff, store.local_zone), replace(Options(), seeds=SEEDS)
+    at, options = instant(cutoff, store.local_zone), replace(Options(), seeds=SEEDS, rungs=[Rung(rung) for rung in rungs])
     started = time.perf_counter()
     found = backtest(store, [at], horizon, contenders(options), options)
     title = f"{cutoff} + {days} days, mean of {SEEDS} seeds, {time.perf_counter() - started:.0f} s"
@@ -40,7 +43,8 @@ def main(folder: str, cutoff: str, days: str) -> None:
     console.print(leaderboard(found, title))
     buyers = training_at(store, at, [horizon], options).buyers
     place = groups(buyers, options.segments.new_days)
-    console.print(coverage(found, place))
+    if not rungs or Rung.auto.value in rungs:
+        console.print(coverage(found, place))
     console.print(f"sentinels held: {found.sentinels['passed'].sum()} of {found.sentinels.height}")
 
 

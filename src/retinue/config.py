@@ -213,10 +213,10 @@ class ModelOptions:
     """The network of the sequence rungs."""
 
     encoder: Encoder = option(Encoder.gru, "gru or transformer")
-    width: int = option(64, "of the encoder's state", "numbers")
+    width: int = option(32, "of the encoder's state", "numbers")
     layers: int = option(1, "of the encoder")
     heads: int = option(4, "of attention; the width must be a multiple")
-    dropout: float = option(0.1, "of hidden numbers while training", "share")
+    dropout: float = option(0.5, "of hidden numbers while training", "share")
     family_dropout: float = option(0.0, "whole families of features hidden while training", "share")
     context: bool = option(False, "each customer is read against others of the base at the same cutoff")
 
@@ -236,17 +236,17 @@ class TrainerOptions:
 class TrainingOptions:
     """How a network learns."""
 
-    steps: int = option(1_500, "optimiser steps at most")
+    steps: int = option(500, "optimiser steps at most")
     readouts: int = option(2_048, "customers at cutoffs per step, over all processes")
     buckets: int = option(4, "groups of like lengths that make up a step; processes share them out")
     horizons: int = option(4, "horizons per readout and step: random ones, and the whole window")
-    learning_rate: float = option(2e-3, "peak of warm-up and cosine")
+    learning_rate: float = option(5e-4, "peak of warm-up and cosine")
     weight_decay: float = option(0.05, "of AdamW")
     warmup_share: float = option(0.05, "steps with rising learning rate", "share of steps")
     clip: float = option(1.0, "largest norm of the gradient")
     average: float = option(0.999, "decay of the weight average that is judged and kept, after a warm-up")
-    check_every: int = option(100, "steps between looks at the held-out customers")
-    patience: int = option(4, "looks without a better log score before training stops")
+    check_every: int = option(20, "steps between looks at the held-out customers")
+    patience: int = option(5, "looks without a better log score before training stops")
     held_out: float = option(0.125, "customers that early stopping is judged on", "share")
     orders_weight: float = option(1.0, "of the log score of counts beside that of the next order")
     value_weight: float = option(0.3, "of the log score of order values")
@@ -298,7 +298,11 @@ class Options:
     origins: int = option(
         4, "past cutoffs of a backtest, evenly spaced; a given cutoff list takes their place"
     )
-    rungs: list[Rung] = option([], "rungs that a backtest compares; empty = all that train in seconds")
+    rungs: list[Rung] = option(
+        [],
+        "rungs that a backtest compares, empty = all that train in seconds; auto and the blend try a sequence rung "
+        "that is among them",
+    )
     seeds: int = option(3, "seeds per random rung in a backtest, from seed on")
     ledger: str | None = option(
         None,

@@ -16,7 +16,7 @@ from retinue.config import Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
 from retinue.forecasting.blend import Blend, best_weight
-from retinue.forecasting.ladder import RUNGS, champion
+from retinue.forecasting.ladder import STATISTICAL, champion
 from retinue.forecasting.rungs import Training, fit_rung, training_at
 from retinue.forecasting.trees import Dispersion, Trees
 from retinue.schema import (

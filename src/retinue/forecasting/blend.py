@@ -1,4 +1,4 @@
-"""The blend rung: a statistical law and the trees in one forecast, weighted by what they were worth on past origins."""
+"""The blend rung: a statistical law, the trees and networks in one forecast, weighted by what they were worth on past origins."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ WEIGHTS = tuple(i / 10 for i in range(11))
 
 @dataclass(frozen=True)
 class Blend:
-    """Mean log odds, and geometric means of orders, value and shape; `weight` is that of the trees."""
+    """Mean log odds, and geometric means of orders, value and shape; `weight` is that of the second."""
 
-    law: Predictor
-    trees: Predictor
+    one: Predictor
+    other: Predictor
     weight: float
 
     def outlook(self, buyers: pl.DataFrame, horizons: Sequence[int], discount_rate_yearly: float) -> Outlook:
         """The blended outlook at each horizon; its invariants are those of its members."""
-        law, trees = (each.outlook(buyers, horizons, discount_rate_yearly) for each in (self.law, self.trees))
-        return mixed(law, trees, self.weight)
+        one, other = (each.outlook(buyers, horizons, discount_rate_yearly) for each in (self.one, self.other))
+        return mixed(one, other, self.weight)
 
     def next_order_days(self, buyers: pl.DataFrame) -> Array:
         """Median wait for the next order, (rows,), NaN where more likely never."""
@@ -34,13 +34,13 @@ class Blend:
 
     def log_odds(self, buyers: pl.DataFrame, days: Sequence[float]) -> Array:
         """Log odds of an order within so many days, (days, rows)."""
-        law, trees = (each.log_odds(buyers, days) for each in (self.law, self.trees))
-        return (1 - self.weight) * law + self.weight * trees
+        one, other = (each.log_odds(buyers, days) for each in (self.one, self.other))
+        return (1 - self.weight) * one + self.weight * other
 
 
-def mixed(law: Outlook, trees: Outlook, weight: float) -> Outlook:
-    """Two outlooks on the same rows in one."""
-    odds = (1 - weight) * logit(1 - law.p_churn) + weight * logit(1 - trees.p_churn)
+def mixed(first: Outlook, second: Outlook, weight: float) -> Outlook:
+    """Two outlooks on the same rows in one; `weight` is that of the second."""
+    odds = (1 - weight) * logit(1 - first.p_churn) + weight * logit(1 - second.p_churn)
     p_churn = 1 / (1 + np.exp(odds))
 
     def mean(one: Array, other: Array) -> Array:
@@ -48,25 +48,33 @@ def mixed(law: Outlook, trees: Outlook, weight: float) -> Outlook:
 
     return Outlook(
         p_churn=p_churn,
-        orders=np.maximum(mean(law.orders, trees.orders), least_orders(p_churn, law.p_churn, law.orders)),
-        shape=mean(law.shape, trees.shape),
-        discount=mean(law.discount, trees.discount),
+        orders=np.maximum(mean(first.orders, second.orders), least_orders(p_churn, first.p_churn, first.orders)),
+        shape=mean(first.shape, second.shape),
+        discount=mean(first.discount, second.discount),
         values=Values(
-            mean(law.values.mean, trees.values.mean),
-            mean(law.values.own_mean_square, trees.values.own_mean_square),
-            mean(law.values.own_variance, trees.values.own_variance),
+            mean(first.values.mean, second.values.mean),
+            mean(first.values.own_mean_square, second.values.own_mean_square),
+            mean(first.values.own_variance, second.values.own_variance),
         ),
     )
 
 
-def best_weight(law: Sequence[Trial], trees: Sequence[Trial]) -> float:
-    """Weight of the trees with the best log score on these trials, shrunk half way to a half; a half without trials."""
-    if not law:
-        return EQUAL
-    scores = [
-        mean_log_score(
-            [replace(a, outlook=mixed(a.outlook, b.outlook, w)) for a, b in zip(law, trees, strict=True)]
-        )
-        for w in WEIGHTS
+def mixed_trials(one: Sequence[Trial], other: Sequence[Trial], weight: float) -> list[Trial]:
+    """Trials of a blend, from those of its members at the same origins."""
+    return [
+        replace(a, outlook=mixed(a.outlook, b.outlook, weight)) for a, b in zip(one, other, strict=True)
     ]
-    return (WEIGHTS[int(np.argmax(scores))] + EQUAL) / 2
+
+
+def best_weight(one: Sequence[Trial], other: Sequence[Trial], even: float = EQUAL) -> float:
+    """Weight of the other with the best log score on these trials, shrunk half way to an even one.
+
+    Args:
+        one: trials of what is there already.
+        other: at the same origins; none leave the even weight.
+        even: where all members weigh the same.
+    """
+    if not one:
+        return even
+    scores = [mean_log_score(mixed_trials(one, other, weight)) for weight in WEIGHTS]
+    return (WEIGHTS[int(np.argmax(scores))] + even) / 2

@@ -13,8 +13,7 @@ from retinue.forecasting.rungs import DEFAULT, Training, training_at
 from retinue.forecasting.trials import Lead, lead, mean_gini, mean_log_score
 from retinue.schema import MODEL
 
-RUNGS = (Rung.own_rate, Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd, Rung.xgboost, Rung.blend)
-CHALLENGERS = (Rung.own_rate, Rung.xgboost, Rung.blend)
+STATISTICAL = (Rung.own_rate, Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)
 SCORES = pl.Schema(
     {str(MODEL): pl.String(), "log_score": pl.Float64(), "gini": pl.Float64(), "lead": pl.Float64(),
      "lead_error": pl.Float64(), "gini_lead": pl.Float64(), "gini_lead_error": pl.Float64(), "origins": pl.Int64(),
@@ -33,8 +32,8 @@ def champion(training: Training) -> tuple[Rung, pl.DataFrame]:
     """The rung that past origins speak for, and the scores of all.
 
     At up to three past origins every rung is fitted on what was known there and scored at the inner horizon (see
-    `layout`). The best statistical rung is found first: Pareto/NBD unless another beats it. Own rate, the trees
-    and the blend are then tried in this order, and each takes the place of what stands only if it beats that: by
+    `layout`). The best statistical rung is found first: Pareto/NBD unless another beats it. Own rate, the trees,
+    the sequence rungs where `rungs` names them, and the blend are then tried in this order, and each takes the place of what stands only if it beats that: by
     two standard errors of the paired, customer-clustered difference in log score of the counts, at most
     origins, and not clearly behind in normalised Gini of spend. Without origins, or where the inner
     horizon is less than a third of the asked one, it is Pareto/NBD and no scores: who leads at 20 days says
@@ -48,10 +47,11 @@ def champion(training: Training) -> tuple[Rung, pl.DataFrame]:
     if not training.origins or training.grid is None or not training.grid.layout.is_evidence:
         return DEFAULT, pl.DataFrame(schema=SCORES)
     base = training.best_law
-    trials = {rung: training.trials(rung) for rung in RUNGS}
-    leads = {rung: lead(trials[rung], trials[base]) for rung in RUNGS}
+    learned = (Rung.xgboost, *training.deep, Rung.blend)
+    trials = {rung: training.trials(rung) for rung in (*STATISTICAL, *learned)}
+    leads = {rung: lead(tried, trials[base]) for rung, tried in trials.items()}
     best = base
-    for rung in CHALLENGERS:
+    for rung in (Rung.own_rate, *learned):
         if lead(trials[rung], trials[best]).wins:
             best = rung
     days = training.grid.layout.inner_days

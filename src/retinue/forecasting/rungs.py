@@ -17,7 +17,7 @@ from retinue.config import Encoder, Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.features.query import available_at, features_at
-from retinue.forecasting.blend import EQUAL, Blend, best_weight
+from retinue.forecasting.blend import EQUAL, Blend, best_weight, mixed_trials
 from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.intervals import Levels, fit_levels
@@ -70,6 +70,11 @@ class Training:
     checkpoints: Path | None = None
 
     @property
+    def deep(self) -> tuple[Rung, ...]:
+        """The sequence rungs that auto may choose and the blend takes in: those in options.rungs, as they take minutes."""
+        return tuple(rung for rung in SEQUENCES if rung in self.options.rungs)
+
+    @property
     def origins(self) -> tuple[int, ...]:
         """Past origins at which rungs can be tried, in days before the cutoff, latest first."""
         if self.grid is None:
@@ -108,13 +113,22 @@ class Training:
                     self.first(offset), self.grid, self.histories.tokens, offset, options, out
                 )
             case Rung.blend:
-                law_rung, closed = self.best_law, self._closed_by(offset)
-                tried = [[self.trial(r, origin) for origin in closed] for r in (law_rung, Rung.xgboost)]
-                law, trees = (self.predictor(r, offset) for r in (law_rung, Rung.xgboost))
-                return Blend(law, trees, best_weight(tried[0], tried[1]))
+                return self._blend(offset)
             case Rung.auto:
                 raise ValueError("rung auto names no model: choose one first.")
         assert_never(rung)
+
+    def _blend(self, offset: int) -> Predictor:
+        """The best law, the trees and the networks asked for, one after the other weighed against those before it."""
+        closed = self._closed_by(offset)
+        blend: Predictor = self.predictor(self.best_law, offset)
+        tried = [self.trial(self.best_law, origin) for origin in closed]
+        for before, rung in enumerate((Rung.xgboost, *self.deep), 1):
+            more = [self.trial(rung, origin) for origin in closed]
+            weight = best_weight(tried, more, 1 / (before + 1))
+            tried = mixed_trials(tried, more, weight)
+            blend = Blend(blend, self.predictor(rung, offset), weight)
+        return blend
 
     def _closed_by(self, offset: int) -> list[int]:
         """Origins whose window had closed so many days before the cutoff: what was known of their outcomes then."""

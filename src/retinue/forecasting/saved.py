@@ -170,8 +170,8 @@ def _told(first: Predictor) -> Plain:
         case Law(OwnRate() | BetaGeometricNBD() | ParetoNBD() as orders, value):
             worth = None if value is None else asdict(value)
             return {"law": type(orders).__name__, "orders": asdict(orders), "value": worth}
-        case Blend(law, trees, weight):
-            return {"blend": [_told(law), _told(trees)], "weight": weight}
+        case Blend(one, other, weight):
+            return {"blend": [_told(one), _told(other)], "weight": weight}
     raise TypeError(f"{type(first).__name__} cannot be a first forecast")
 
 

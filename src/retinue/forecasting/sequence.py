@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from retinue.config import Encoder, Options
 from retinue.events.store import Store
@@ -21,9 +22,10 @@ from retinue.features.catalogue import Family
 from retinue.features.query import CATALOGUE
 from retinue.forecasting.clocked import Clocked, by_customer, context_of, joined, read_clocks
 from retinue.forecasting.grid import Grid
-from retinue.forecasting.outlook import Predictor
+from retinue.forecasting.outlook import Outlook, Predictor
 from retinue.forecasting.trees import FIRST_DAYS, matrix, share_of, usable
-from retinue.models.clocks import Clocks
+from retinue.models.clocks import ANCHOR, Clocks, anchor_of
+from retinue.models.sequence_losses import LEAST_VALUE
 from retinue.schema import CUSTOMER, CUTOFF, ORDER
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.season import Season
@@ -32,6 +34,7 @@ from retinue.sequences.vocabulary import fit_vocabulary
 from retinue.training.checkpoint import Trained
 from retinue.training.fit import Task, fit_network
 
+ANCHOR_DAYS = tuple(float(days) for days in np.geomspace(3.0, 3_650.0, 12).round())
 FIRST_NAMES = ("first_log_orders", "first_log_orders_later", "first_log_odds", "first_log_value")
 LEAST_READOUTS = 200
 HELD_OUT_SALT = 7
@@ -100,7 +103,8 @@ class SequencePredictor(Clocked):
 
     def readouts(self, buyers: pl.DataFrame) -> Readouts:
         """The buyers at their cutoff, sorted by customer."""
-        return readouts_at([buyers], self.columns, self.first, buyers[CUTOFF][0])
+        unit = self.trained.vocabulary.order_value
+        return readouts_at([buyers], self.columns, self.first, buyers[CUTOFF][0], unit)
 
     def read(self, buyers: pl.DataFrame) -> Clocks:
         """What the network says of each buyer, in float64, in the order of the rows."""
@@ -130,14 +134,15 @@ def fit_sequence(
     """
     end = grid.at(closed_by)
     columns = usable(grid.features[min(grid.features)], grid.layout.sees_seasons)
-    readouts = readouts_of(grid, first, closed_by, columns)
+    vocabulary = fit_vocabulary(tokens, end)
+    readouts = readouts_of(grid, first, closed_by, columns, vocabulary.order_value)
     held = share_of(pl.Series(readouts.customer), HELD_OUT_SALT) < options.training.held_out
     if min(held.sum(), (~held).sum()) < LEAST_READOUTS / 8 or len(readouts) < LEAST_READOUTS:
         return first
     task = Task(
         tokens=tokens,
         readouts=readouts.take(~held),
-        vocabulary=fit_vocabulary(tokens, end),
+        vocabulary=vocabulary,
         season=season_of(tokens, end),
         inner=readouts.take(held),
         judged_days=grid.layout.asked_days,
@@ -151,7 +156,9 @@ def with_encoder(options: Options, encoder: Encoder) -> Options:
     return replace(options, model=replace(options.model, encoder=encoder))
 
 
-def readouts_of(grid: Grid, first: Predictor, closed_by: int, columns: Sequence[str]) -> Readouts:
+def readouts_of(
+    grid: Grid, first: Predictor, closed_by: int, columns: Sequence[str], order_value: float
+) -> Readouts:
     """The customers of every cutoff of the grid that lies before one, with nothing later in sight.
 
     Args:
@@ -159,9 +166,10 @@ def readouts_of(grid: Grid, first: Predictor, closed_by: int, columns: Sequence[
         first: whose forecast at each cutoff is a feature.
         closed_by: days from the grid's cutoff back to where targets end.
         columns: features to take.
+        order_value: the base's median order.
     """
     tables = [buyers for offset, buyers in sorted(grid.features.items()) if offset > closed_by]
-    return readouts_at(tables, columns, first, grid.at(closed_by))
+    return readouts_at(tables, columns, first, grid.at(closed_by), order_value)
 
 
 def season_of(tokens: Tokens, end: datetime) -> Season:
@@ -171,7 +179,11 @@ def season_of(tokens: Tokens, end: datetime) -> Season:
 
 
 def readouts_at(
-    tables: Sequence[pl.DataFrame], columns: Sequence[str], first: Predictor, end: datetime
+    tables: Sequence[pl.DataFrame],
+    columns: Sequence[str],
+    first: Predictor,
+    end: datetime,
+    order_value: float,
 ) -> Readouts:
     """The rows of features tables with what is first forecast at each, sorted by customer and cutoff.
 
@@ -180,18 +192,33 @@ def readouts_at(
         columns: features to take; one that a table lacks is null there.
         first: whose forecast goes with them.
         end: where targets end.
+        order_value: the base's median order.
     """
     names = (*columns, *FIRST_NAMES)
     if not tables:
         none = np.zeros(0, np.int64)
-        return Readouts(none, none, np.zeros((0, len(names)), np.float32), names, end)
-    features = np.concatenate(
-        [matrix(buyers, columns, first.outlook(buyers, FIRST_DAYS, 0.0)) for buyers in tables]
-    )
+        nothing = (np.zeros((0, width), np.float32) for width in (len(names), ANCHOR))
+        return Readouts(none, none, next(nothing), names, end, next(nothing))
+    said = [first.outlook(buyers, [*FIRST_DAYS, *ANCHOR_DAYS], 0.0) for buyers in tables]
+    features = np.concatenate([matrix(b, columns, each) for b, each in zip(tables, said, strict=True)])
+    anchor = np.concatenate([_anchor(each, order_value) for each in said])
     customer = np.concatenate([buyers[CUSTOMER].to_numpy() for buyers in tables])
     cutoff = np.concatenate([buyers[CUTOFF].dt.epoch("us").to_numpy() for buyers in tables])
     order = np.lexsort((cutoff, customer))
-    return Readouts(customer[order], cutoff[order], features[order], names, end)
+    return Readouts(customer[order], cutoff[order], features[order], names, end, anchor[order])
+
+
+def _anchor(said: Outlook, order_value: float) -> NDArray[np.float32]:
+    """A first forecast as clocks; what it says of days it is taken to mean of business days."""
+    p_churn, orders = (each[len(FIRST_DAYS) :].T for each in (said.p_churn, said.orders))
+    columns = (
+        np.asarray(ANCHOR_DAYS),
+        np.log(np.maximum(p_churn, np.finfo(np.float64).tiny)),
+        orders,
+        np.log(np.maximum(said.values.mean / order_value, LEAST_VALUE)),
+    )
+    found: NDArray[np.float32] = anchor_of(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns)).numpy()
+    return found
 
 
 def _families(columns: Sequence[str]) -> tuple[int, ...]:

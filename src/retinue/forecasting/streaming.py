@@ -206,7 +206,8 @@ class StreamedPredictor(Clocked):
                 f"features: are of {cutoff}, and the state stands at {self.state.through}. Update it up to there, "
                 "also where nothing happened."
             )
-        readouts = readouts_at([buyers], rung.columns, rung.first, cutoff)
+        unit = self.trained.vocabulary.order_value
+        readouts = readouts_at([buyers], rung.columns, rung.first, cutoff, unit)
         context = None
         if network.readout.context is not None:
             states, batch = self._at(readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts)))))
@@ -238,6 +239,7 @@ class StreamedPredictor(Clocked):
             silence=torch.from_numpy(silence),
             cutoff_calendar=torch.from_numpy(calendar_of(day)),
             features=torch.from_numpy(readouts.features),
+            anchor=None if readouts.anchor is None else torch.from_numpy(readouts.anchor),
             base=zeros,
             group=zeros,
         )

@@ -27,10 +27,14 @@ from retinue.models.log_space import log_negative_binomial, log_one_minus_exp, l
 TIMESCALES = (*(3.0 * (3_650.0 / 3.0) ** (j / 10) for j in range(11)), 36_500.0)
 J = len(TIMESCALES)
 WIDTH = 2 * J + 4
+ANCHOR = 2 * J + 1
 _PER_DAYS = 10.0  # softplus of a raw weight is in orders per 10 days where the clock is slower than that
 _BOUND = 12.0  # on the logs of shapes and values
+_TILT = 6.0  # on the logs of what a network makes of an anchor's weights
 _NEAR = 0.3  # below it the series of k is exact to 1e-12
 _BISECTIONS = 60
+_ROUNDS = 300
+_PACE = 1.9  # below 2 the updates still converge (Lange 1995)
 _GRID_DAYS = tuple(36_500.0 ** (i / 160) for i in range(161))  # 1 day to a century
 
 
@@ -57,20 +61,62 @@ class Clocks:
     refund_logit: Tensor
 
 
-def clocks_from(raw: Tensor, power_raw: Tensor) -> Clocks:
+def clocks_from(raw: Tensor, power_raw: Tensor, anchor: Tensor | None = None, free: int = J) -> Clocks:
     """The clocks of a network's outputs, of any size and sign; half precision becomes float32.
 
     Args:
         raw: (R, WIDTH), in turn a (J), r (J), shape, mean value, shape of value, refunds.
         power_raw: () log odds of shape_power.
+        anchor: (R, ANCHOR) of `anchor_of`: log weights a and r, log mean value, which the outputs then move; None
+            takes the outputs for the weights themselves.
+        free: of the J clocks of an anchor, from the fastest on, each of these is moved by its own output, and all
+            slower ones by that of the last: what was seen cannot tell them apart, the anchor does.
     """
     wide = torch.promote_types(raw.dtype, torch.float32)
     raw = raw.to(wide)
-    weights = log_softplus(raw[:, : 2 * J]) + _scales(raw).repeat(2).log()
     rest = _BOUND * torch.tanh(raw[:, 2 * J :] / _BOUND)
     shape, mean, value_shape, refund = rest.unbind(-1)
     power = torch.sigmoid(power_raw.to(wide))
+    if anchor is None:
+        weights = log_softplus(raw[:, : 2 * J]) + _scales(raw).repeat(2).log()
+    else:
+        moved_by = torch.arange(J, device=raw.device).clamp(max=free - 1)
+        tilt = raw.index_select(1, torch.cat([moved_by, J + moved_by]))
+        weights = anchor[:, : 2 * J].to(wide) + _TILT * torch.tanh(tilt / _TILT)
+        mean = mean + anchor[:, 2 * J].to(wide)
     return Clocks(weights[:, :J], weights[:, J:], shape, power, mean, value_shape, refund)
+
+
+@torch.no_grad()
+def anchor_of(days: Tensor, log_survival: Tensor, orders: Tensor, log_value: Tensor) -> Tensor:
+    """The clocks nearest to another forecast, (R, ANCHOR) float32: log weights a and r, log mean value.
+
+    The weights minimise the relative Kullback-Leibler divergence from A and Q at the days given, by its
+    multiplicative updates (Lee and Seung 2001, theorem 2) from an even start.
+
+    Args:
+        days: (H,) > 0, business days.
+        log_survival: (R, H) log P(no order within them).
+        orders: (R, H) orders expected within them.
+        log_value: (R,) log mean value of an order, median orders.
+    """
+    mass = (-log_survival).clamp(min=1e-12)
+    some = -torch.expm1(-mass)
+    later = (orders / some - 1).clamp(min=1e-12) / _log_later_share(mass).exp()
+    phase = _log_phase(days, mass).exp()  # (H, J)
+    logs = [_nearest_weights(each, phase).log() for each in (mass, later)]
+    return torch.cat([*logs, log_value[:, None]], 1).float()
+
+
+def _nearest_weights(wanted: Tensor, phase: Tensor) -> Tensor:
+    """Weights ≥ 0, (R, J), whose sums over the clocks are near what is wanted, (R, H), in ratio."""
+    weights = (wanted[:, -1:] / phase.shape[1]).expand(-1, phase.shape[1])
+    share = (1 / wanted) @ phase
+    for _ in range(_ROUNDS):
+        # each horizon weighs as the inverse of what is wanted there, so that it is ratios that count
+        said = weights @ phase.T
+        weights = weights * (((1 / said) @ phase) / share) ** _PACE
+    return weights.clamp(min=1e-30)
 
 
 def log_hazard_mass(clocks: Clocks, h: Tensor) -> Tensor:

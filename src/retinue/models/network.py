@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retinue.config import Encoder
 from retinue.models.attention import longest_of
-from retinue.models.clocks import WIDTH, Clocks, clocks_from
+from retinue.models.clocks import ANCHOR, WIDTH, Clocks, clocks_from
 from retinue.models.context import BaseContext
 from retinue.models.encoders import GRUEncoder, Norm, Residual, TransformerEncoder
 from retinue.models.piecewise import RATIO_EDGES, TIME_EDGES, PiecewiseLinear, fixed_edges, spread
@@ -40,6 +40,7 @@ class NetworkShape:
     dropout: float = 0.1
     family_dropout: float = 0.0
     context: bool = False
+    free_clocks: int = 0  # of the forecast that it corrects, see clocks_from; 0 makes its own
 
     def __post_init__(self) -> None:
         transformer = self.encoder is Encoder.transformer
@@ -179,6 +180,10 @@ class Network(nn.Module):
         nn.init.zeros_(last.weight)
         with torch.no_grad():
             last.bias.copy_(neutral)
+            if shape.free_clocks:
+                last.bias[:ANCHOR] = 0.0
+                # an anchor's value is net of refunds, the head's is not
+                last.bias[ANCHOR] = torch.nn.functional.softplus(neutral[-1])
 
     def forward(
         self, batch: Batch, max_len: int | None = None, context: Tensor | None = None
@@ -207,7 +212,13 @@ class Network(nn.Module):
 
     def read(self, states: Tensor, batch: Batch, context: Tensor | None = None) -> Clocks:
         """The future of R readouts whose states (R, width) are known; the batch's tokens are not looked at."""
-        return clocks_from(self.readout(states, batch, context), self.power_raw)
+        free = self.shape.free_clocks
+        if bool(free) != (batch.anchor is not None):
+            raise InputError(
+                f"batch: anchor must be {'given to' if free else 'None for'} a network with free_clocks={free}"
+            )
+        raw = self.readout(states, batch, context)
+        return clocks_from(raw, self.power_raw, batch.anchor, free) if free else clocks_from(raw, self.power_raw)
 
     def summarise(self, batch: Batch, max_len: int | None = None) -> Tensor:
         """The context that the readouts of a batch make for their groups, (R, INDUCING, READ_WIDTH)."""

@@ -91,6 +91,7 @@ class Batch(_Moves):
     base: Tensor  # (R,) long, which base the readout belongs to
     targets: Targets | None = None
     group: Tensor | None = None  # (R,) long, which of the batch's cutoffs it is, from 0; for the context only
+    anchor: Tensor | None = None  # (R, A) float, the forecast that an anchored network corrects, see models/clocks.py
 
     def check(self) -> Self:
         """This batch, once its shapes fit each other; raises `InputError` otherwise."""
@@ -105,6 +106,8 @@ class Batch(_Moves):
         )  # fmt: skip
         if self.group is not None:
             _check(self, {"group": (r,)})
+        if self.anchor is not None:
+            _check(self, {"anchor": (r, -1)})
         if self.targets is not None:
             self.targets.check(r, n)
         return self

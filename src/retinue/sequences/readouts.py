@@ -32,6 +32,7 @@ class Readouts:
         features: (R, D) features/ at the cutoff, NaN where null.
         names: Of the D features.
         end: Last instant that may be seen; nothing later is in any target.
+        anchor: (R, A) the forecast that a network corrects, as its clocks; None where it makes its own.
     """
 
     customer: Ints
@@ -39,6 +40,7 @@ class Readouts:
     features: Floats
     names: tuple[str, ...]
     end: datetime
+    anchor: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.customer)
@@ -81,7 +83,10 @@ class Readouts:
 
     def take(self, rows: NDArray[np.bool_] | Ints) -> Readouts:
         """Some of the readouts, in the order given (ascending)."""
-        return Readouts(self.customer[rows], self.cutoff[rows], self.features[rows], self.names, self.end)
+        anchor = None if self.anchor is None else self.anchor[rows]
+        return Readouts(
+            self.customer[rows], self.cutoff[rows], self.features[rows], self.names, self.end, anchor
+        )
 
 
 def _matrix(rows: pl.DataFrame, names: Sequence[str], money: frozenset[str], order_value: float) -> Floats:

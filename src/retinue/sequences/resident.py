@@ -167,7 +167,8 @@ def resident(
 def _readout_columns(
     readouts: Readouts, standing: Standing, base: int, device: torch.device | str
 ) -> dict[str, Tensor]:
-    return {
+    told = {} if readouts.anchor is None else {"anchor": _tensor(readouts.anchor, device)}
+    return told | {
         "silence": _tensor(standing.silence, device),
         "cutoff_calendar": _tensor(standing.calendar, device),
         "features": _tensor(readouts.features, device),

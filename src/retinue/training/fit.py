@@ -23,7 +23,7 @@ from torch import Tensor
 from retinue.accel import matmul_rate
 from retinue.config import Accelerator, ModelOptions, Options, TrainerOptions
 from retinue.events.store import write_table, write_text
-from retinue.models.clocks import neutral_raw
+from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape
 from retinue.models.piecewise import quantile_edges
 from retinue.models.work import training_operations
@@ -31,7 +31,7 @@ from retinue.schema import InputError
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.resident import Resident, resident
 from retinue.sequences.season import Season
-from retinue.sequences.tokens import Tokens
+from retinue.sequences.tokens import DAY_US, Tokens
 from retinue.sequences.vocabulary import BINS, Vocabulary
 from retinue.training.checkpoint import (
     CARD,
@@ -45,6 +45,7 @@ from retinue.training.checkpoint import (
 )
 from retinue.training.data import StepData, Steps, judged_parts
 from retinue.training.ema import put_on
+from retinue.training.levels import settle, settle_shapes
 from retinue.training.held_out import HELD_OUT_FILE, held_out
 from retinue.training.module import SequenceModule
 from retinue.training.objective import count_scores
@@ -52,6 +53,7 @@ from retinue.training.watch import LAST, Watch
 
 KEY = "last.key"
 MEASURED_SECONDS = 0.2
+REACH = 0.5  # of the longest window seen: clocks slower than that are not told apart by it
 LEAST_RATE = 1e-5  # orders per customer and business day
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None) -> Traine
     held = _resident(task, task.inner, device) if task.inner is not None and len(task.inner) else None
     neutral = _neutral(data)
     network = new_network(task, options.model, neutral, options.seed)
+    settle(network.to(device), data, options.training, options.seed)
     module = SequenceModule(network, options.training, options.trainer.compile)
     mixed = options.model.context
     watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out)
@@ -117,6 +120,8 @@ def fit_network(task: Task, options: Options, out: Path | None = None) -> Traine
     with torch.random.fork_rng(devices=[]):
         _run(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), start)
     put_on(network, watch.best)
+    if held is not None:
+        settle_shapes(network, held, mixed)
     card = _card(task, options, network, watch) | {"key": key}
     if out is not None and trainer.is_global_zero:
         card["matmul_share"] = _matmul_share(network, data, watch, trainer.world_size)
@@ -146,11 +151,20 @@ def new_network(task: Task, model: ModelOptions, neutral: Tensor, seed: int = 0)
         number_edges=edges_tensor(task.vocabulary.edges),
         feature_edges=quantile_edges(task.readouts.features, BINS),
         families=task.families,
+        free_clocks=free_clocks(task.readouts),
         **{**asdict(model), "encoder": model.encoder},
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(shape_from(json.loads(json.dumps(shape_card(shape)))), neutral)
+
+
+def free_clocks(readouts: Readouts) -> int:
+    """How many clocks of a first forecast the windows seen can tell apart; 0 where there is none to correct."""
+    if readouts.anchor is None:
+        return 0
+    longest = (readouts.end.timestamp() * 1e6 - float(readouts.cutoff.min())) / DAY_US
+    return max(1, sum(days <= REACH * longest for days in TIMESCALES))
 
 
 class _Judge:
@@ -283,8 +297,8 @@ def _key(task: Task, options: Options) -> str:
     told += [task.vocabulary.as_dict(), task.season.as_dict(), task.readouts.names]
     digest.update(json.dumps(told, default=str).encode())
     for readouts in (task.readouts, *([task.inner] if task.inner is not None else [])):
-        for column in (readouts.customer, readouts.cutoff, readouts.features):
-            digest.update(np.ascontiguousarray(column).data)
+        for column in (readouts.customer, readouts.cutoff, readouts.features, readouts.anchor):
+            digest.update(b"" if column is None else np.ascontiguousarray(column).data)
         digest.update(readouts.end.isoformat().encode())
     return digest.hexdigest()
 

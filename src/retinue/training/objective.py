@@ -20,16 +20,21 @@ from retinue.sequences.batches import Targets
 TERMS = ("next_order", "orders", "value", "refunds", "next_event")
 
 
-def term_sums(clocks: Clocks, after: NextEvent, targets: Targets) -> Tensor:
-    """Each of `TERMS` summed over its rows, (5,): R readouts, and N tokens for the last."""
+def readout_sums(clocks: Clocks, targets: Targets) -> Tensor:
+    """All of `TERMS` but the last, each summed over the R readouts, (4,)."""
     rows = (
         next_order_loss(clocks, targets.before, targets.until),
         orders_loss(clocks, targets.horizon, targets.orders),
         value_loss(clocks, targets.orders, targets.gross),
         refund_loss(clocks, targets.gross, targets.refunds),
-        next_event_loss(after.kind_logits, after.gap, after.amount, targets),
     )
     return torch.stack([row.sum() for row in rows])
+
+
+def term_sums(clocks: Clocks, after: NextEvent, targets: Targets) -> Tensor:
+    """Each of `TERMS` summed over its rows, (5,): R readouts, and N tokens for the last."""
+    events = next_event_loss(after.kind_logits, after.gap, after.amount, targets)
+    return torch.cat([readout_sums(clocks, targets), events.sum()[None]])
 
 
 def term_weights(training: TrainingOptions) -> tuple[float, ...]:
