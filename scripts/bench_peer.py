@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,19 +20,22 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from scipy.stats import gamma
 
 from retinue.config import Options, Rung
+from retinue.evaluation.metrics import churn_auroc
 from retinue.evaluation.realised import evaluate, realised
 from retinue.events.store import Store
-from retinue.events.timeline import history, instant
+from retinue.events.timeline import days_before, history, instant
 from retinue.features.query import available_at, features_at
 from retinue.forecasting.grid import Grid
 from retinue.forecasting.ladder import champion
 from retinue.forecasting.orders import score_orders
 from retinue.forecasting.rungs import fit_rung, training_at
 from retinue.forecasting.table import buyers_of, forecasts_table
-from retinue.forecasting.trees import share_of, usable
+from retinue.forecasting.trees import best_dispersion, share_of, usable
 from retinue.models.btyd import BetaGeometricNBD, Btyd, ParetoNBD
+from retinue.models.predictive import orders_log_score
 from retinue.models.statistics import Statistics, statistics_of
 from retinue.schema import (
     CLV,
@@ -274,7 +277,10 @@ def boosted(of: Examples, label: Array, rate: float, how: dict[str, Any]) -> tup
 
 
 def lightgbm(task: Task, buyers: pl.DataFrame, grid: Grid) -> Forecast:
-    """LightGBM on all features: a classifier of an order, Poisson orders and Tweedie spend, horizon as a feature."""
+    """LightGBM on all features: a classifier of an order, Poisson orders and Tweedie spend, horizon as a feature.
+
+    Its counts beyond the first are read as negative binomial, scattering as those of its held-out customers did.
+    """
     columns = usable(grid.features[min(grid.features)])
     of = examples_of(grid, columns)
     paid = np.maximum(of.spend, 0.0)  # Tweedie knows no negative spend: its share is taken off again
@@ -285,13 +291,17 @@ def lightgbm(task: Task, buyers: pl.DataFrame, grid: Grid) -> Forecast:
         boosted(of, paid, paid.mean(), SPEND),
     ]
 
+    def told(seen: NDArray[np.float32], logs: Array | float) -> tuple[Array, Array, Array]:
+        odds, orders, spend = (fit.predict(seen, raw_score=True) + level + logs for fit, level in fits)
+        return 1 / (1 + np.exp(odds)), np.exp(orders), np.exp(spend)
+
+    held = of.held_out
+    scatter = best_dispersion(of.orders[held], *told(of.matrix[held], of.log_days[held])[:2])
+
     def forecast() -> pl.DataFrame:
-        seen = matrix(buyers, columns, task.days)
-        odds, orders, spend = (
-            fit.predict(seen, raw_score=True) + level + np.log(task.days) for fit, level in fits
-        )
-        net = np.exp(spend) * of.spend.sum() / paid.sum()
-        said = Said(1 / (1 + np.exp(odds)), np.exp(orders), net)
+        p_churn, orders, spend = told(matrix(buyers, columns, task.days), float(np.log(task.days)))
+        net = spend * of.spend.sum() / paid.sum()
+        said = Said(p_churn, orders, net, scatter.shape(p_churn, orders))
         return table_of(buyers, task.days, "lightgbm", said)
 
     return forecast
@@ -310,7 +320,13 @@ def fit_of(maker: str, model: str, task: Task) -> Fit:
         case "pymc-marketing":
             buyers = summaries(task)
             return lambda: pymc_marketing(model, task, buyers)
-    training = training_at(task.store, task.at, [task.days], Options())
+    model, _, seed = model.partition("#")
+    deep = [Rung(model)] if model.startswith("sequence") else []
+    if "+" in model:  # a rung that may use networks: blend+sequence_gru
+        model, *more = model.split("+")
+        deep = [Rung(each) for each in more]
+    options = replace(Options(), rungs=deep, seed=int(seed or SEED))
+    training = training_at(task.store, task.at, [task.days], options)
     if maker == "lightgbm":
         grid = training.grid
         if grid is None:
@@ -342,7 +358,10 @@ def measured(method: str, task: Task) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     truth = realised(task.store.scan(), task.at, task.days, task.store.local_zone).collect()
     scores = evaluate(forecasts, truth)
+    by_customer = log_scores(forecasts, truth)
     return {
+        "halved": halved_auroc(task, forecasts, truth),
+        "log_scores": None if by_customer is None else by_customer.round(6).tolist(),
         "model": forecasts[MODEL][0],
         "customers": scores["customers"],
         "churn": {name: scores["churn"][name] for name in ("auroc", "brier")},
@@ -351,6 +370,36 @@ def measured(method: str, task: Task) -> dict[str, Any]:
         "seconds": dict(zip(("inputs", "fit", "forecast"), np.diff(clocks).tolist(), strict=True)),
         "peak_mib": peak,
     }
+
+
+def log_scores(forecasts: pl.DataFrame, truth: pl.DataFrame) -> Array | None:
+    """Log probability of each customer's number of orders, by customer_id; None without a distribution."""
+    rows = truth.join(forecasts, on=[CUSTOMER_ID, CUTOFF, HORIZON_DAYS], how="inner").sort(CUSTOMER_ID)
+    if rows[ORDERS_SHAPE].null_count():
+        return None
+    columns = (rows[name].to_numpy() for name in (REALISED_ORDERS, P_CHURN, EXPECTED_ORDERS, ORDERS_SHAPE))
+    return orders_log_score(*columns)
+
+
+def halved_auroc(task: Task, forecasts: pl.DataFrame, truth: pl.DataFrame) -> float | None:
+    """AUROC for whose spend fell below half of what it was in as many days before.
+
+    Customers are ranked by the probability of that under a gamma distribution of spend given an order; by expected
+    over past spend where a method gives no distribution.
+    """
+    before = days_before(task.at, task.days, task.store.local_zone)
+    past = realised(history(task.store.scan(), task.at), before, task.days, task.store.local_zone)
+    spent = past.select(CUSTOMER_ID, pl.col(REALISED_SPEND).alias("past")).filter(pl.col("past") > 0)
+    rows = truth.join(forecasts, on=[CUSTOMER_ID, CUTOFF, HORIZON_DAYS], how="inner")
+    rows = rows.join(spent.collect(), on=CUSTOMER_ID, how="inner")
+    halved = (rows[REALISED_SPEND] < 0.5 * rows["past"]).to_numpy().astype(np.float64)
+    past_spend, expected, p_churn = (rows[name].to_numpy() for name in ("past", EXPECTED_SPEND, P_CHURN))
+    if rows[SPEND_DEVIATION].null_count():
+        return churn_auroc(halved, -expected / past_spend)
+    mean = np.maximum(expected / np.maximum(1 - p_churn, 1e-12), 1e-9)
+    shape = (mean / np.maximum(rows[SPEND_DEVIATION].to_numpy(), 1e-9)) ** 2
+    below = gamma.cdf(past_spend / 2, shape, scale=mean / shape)
+    return churn_auroc(halved, p_churn + (1 - p_churn) * below)
 
 
 def main(method: str, folder: str, cutoff: str, days: str) -> None:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +36,12 @@ METHODS = (
     "retinue:xgboost",
     "retinue:blend",
     "retinue:auto",
+    "retinue:sequence_gru",
+    "retinue:sequence_transformer",
+    "retinue:blend+sequence_gru",
+    "retinue:auto+sequence_gru",
 )
+RIVAL = "lightgbm"
 FIGURES: tuple[tuple[str, str, str, str], ...] = (
     ("AUROC", "churn", "auroc", ".3f"),
     ("Brier", "churn", "brier", ".3f"),
@@ -49,7 +55,13 @@ FIGURES: tuple[tuple[str, str, str, str], ...] = (
     ("fit s", "seconds", "fit", ".1f"),
     ("forecast s", "seconds", "forecast", ".2f"),
 )
-HEADER = ("method", *(title for title, *_ in FIGURES), "peak MiB")
+HEADER = (
+    "method",
+    *(title for title, *_ in FIGURES),
+    "spend halved",
+    "log score below LightGBM's",
+    "peak MiB",
+)
 PACKAGES = (
     "lifetimes",
     "pymc-marketing",
@@ -80,18 +92,30 @@ BASES = (
 )
 
 
-def cells(method: str, found: dict[str, Any]) -> list[str]:
+def below(found: dict[str, Any], rival: dict[str, Any]) -> str:
+    """By how much the mean negative log score of counts is below the rival's, ± its paired standard error."""
+    mine, other = found.get("log_scores"), rival.get("log_scores")
+    if not mine or not other or found is rival:
+        return ""
+    lead = np.array(mine) - np.array(other)
+    error = lead.std(ddof=1) / np.sqrt(len(lead))
+    return f"{lead.mean():+.4f} ± {error:.4f} ({lead.mean() / error:+.1f} se)"
+
+
+def cells(method: str, found: dict[str, Any], rival: dict[str, Any]) -> list[str]:
     """One row of the table; what a method does not give is blank, one that could not run says why."""
     if "skipped" in found:
         return [method, found["skipped"], *[""] * (len(HEADER) - 2)]
     if not method.startswith("retinue:"):
         method = found["model"]
-    elif method == "retinue:auto":
+    elif method.startswith("retinue:auto"):
         method = f"{method} ({found['model']})"
     figures = [(found[group][name], form) for _, group, name, form in FIGURES]
     return [
         method,
         *("" if one is None else format(one, form) for one, form in figures),
+        "" if found["halved"] is None else f"{found['halved']:.3f}",
+        below(found, rival),
         f"{found['peak_mib']:.0f}",
     ]
 
@@ -144,7 +168,13 @@ def machine() -> str:
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--bases", nargs="*", default=[base.name for base in BASES], help="some of the three")
-    words.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, metavar="METHOD")
+    words.add_argument(
+        "--methods",
+        nargs="*",
+        default=METHODS,
+        metavar="METHOD",
+        help="any of the list in this file; with #N, seed N",
+    )
     words.add_argument("--folder", type=Path, default=Path("runs/peers"), help="prepared bases are kept here")
     words.add_argument(
         "--retail", type=Path, default=Path("online_retail.parquet"), help="file of Online Retail"
@@ -156,7 +186,7 @@ def main() -> None:
     for base in (base for base in BASES if base.name in asked.bases):
         folder = prepared(base, asked.folder, asked.retail)
         found = {method: measured(method, folder, base, asked.limit) for method in asked.methods}
-        rows = [cells(method, figures) for method, figures in found.items()]
+        rows = [cells(method, figures, found.get(RIVAL, {})) for method, figures in found.items()]
         customers = next((f"{one['customers']:,}" for one in found.values() if "customers" in one), "no")
         title = f"{base.name}, {base.cutoff}, {base.days} days, {customers} customers"
         if asked.markdown:

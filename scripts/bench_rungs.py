@@ -35,7 +35,10 @@ METRICS = {
 
 def main(folder: str, cutoff: str, days: str, *rungs: str) -> None:
     store, horizon = Store.open(Path(folder)), int(days)
-    at, options = instant(cutoff, store.local_zone), replace(Options(), seeds=SEEDS, rungs=[Rung(rung) for rung in rungs])
+    at, options = (
+        instant(cutoff, store.local_zone),
+        replace(Options(), seeds=SEEDS, rungs=[Rung(rung) for rung in rungs]),
+    )
     started = time.perf_counter()
     found = backtest(store, [at], horizon, contenders(options), options)
     title = f"{cutoff} + {days} days, mean of {SEEDS} seeds, {time.perf_counter() - started:.0f} s"

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from retinue.accel import process_rank
-from retinue.config import Options
+from retinue.config import Options, Tracking
 from retinue.forecasting.rungs import SEQUENCES, fit_rung, training_at
 from retinue.forecasting.saved import save_rung
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.pipeline import advance
-from retinue.reporting.tracking import track_training
+from retinue.reporting.tracking import TrainingRun
 from retinue.runs import Progress, Run, Stage, is_fresh, only_run, stage_key, unheard
 from retinue.schema import InputError
 
@@ -33,9 +33,13 @@ def run_train(options: Options, progress: Progress = unheard) -> tuple[Run, Path
     run = advance(options, Stage.prepare, progress) if first else awaited(options, Stage.prepare)
     rung = next(rung for rung, encoder in SEQUENCES.items() if encoder is options.model.encoder)
     folder = run.folder / "checkpoints" / rung.value
-    with only_run(run.folder) if first else nullcontext():
+    tracking = options.tracking if first else Tracking.off
+    with (
+        only_run(run.folder) if first else nullcontext(),
+        TrainingRun(tracking, run.folder, folder, options.data.name) as tracked,
+    ):
         training = training_at(run.store, run.cutoffs[-1], options.horizons, options)
-        training = replace(training, checkpoints=folder)
+        training = replace(training, checkpoints=folder, heard=tracked.heard)
         scorer = fit_rung(rung, training)
         trained = training.predictor(rung)
         if not isinstance(trained, SequencePredictor):
@@ -45,8 +49,7 @@ def run_train(options: Options, progress: Progress = unheard) -> tuple[Run, Path
             )
         if first:
             save_rung(scorer, training.buyers, folder)
-    if first:
-        track_training(options.tracking, run.folder, folder, options.data.name, trained.trained)
+            tracked.done(trained.trained)
     return run, folder, trained
 
 

@@ -38,6 +38,7 @@ from tests.forecasting.shops import START, shop, stored
 
 AT = START + timedelta(days=260)
 ROUNDING = 1e-12
+RUNGS = (*STATISTICAL, Rung.xgboost, Rung.blend)
 HORIZONS = [10, 60, 200, 1_500]  # far beyond what any window of the grid reaches
 
 

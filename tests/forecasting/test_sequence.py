@@ -101,7 +101,7 @@ def test_readouts_stop_where_the_network_stands(training: Training, store: Store
     assert training.grid is not None
     grid, origin = training.grid, training.origins[0]
     first = training.first(origin)
-    readouts = readouts_of(grid, first, origin, ("frequency", "recency_days"))
+    readouts = readouts_of(grid, first, origin, ("frequency", "recency_days"), 20.0)
     assert readouts.names == ("frequency", "recency_days", *FIRST_NAMES)
     assert readouts.end == grid.at(origin)
     later = [offset for offset in grid.features if offset > origin]
@@ -119,7 +119,7 @@ def test_readouts_stop_where_the_network_stands(training: Training, store: Store
 def test_counts_seen_are_those_that_evaluation_counts(training: Training, store: Store) -> None:
     assert training.grid is not None
     grid = training.grid
-    readouts = readouts_of(grid, training.first(), 0, ("frequency",))
+    readouts = readouts_of(grid, training.first(), 0, ("frequency",), 20.0)
     tokens = Histories(store, AT).tokens
     vocabulary = fit_vocabulary(tokens, AT)
     data = resident(tokens, readouts, vocabulary, season_of(tokens, AT))

@@ -72,8 +72,8 @@ class FakeWandb:
     def log(self, values: dict[str, Any], step: int | None = None) -> None:
         self.logged |= values
 
-    def finish(self) -> None:
-        self.finished = True
+    def finish(self, exit_code: int = 0) -> None:
+        self.finished, self.exit_code = True, exit_code
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from retinue.reporting.charts_training import (
     loss_chart,
     reliability_chart,
 )
-from retinue.reporting.tracking import held_scores, track_forecasts, track_training
+from retinue.reporting.tracking import TrainingRun, held_scores, track_forecasts
 from retinue.reporting.training_page import training_charts, training_page
 from retinue.reporting.words import Money
 from retinue.training.checkpoint import CURVE_FILE, Trained
@@ -165,9 +166,9 @@ def test_a_training_run_holds_curve_scores_plots_and_lineage(
 ) -> None:
     run = Run(offline)
     monkeypatch.setitem(sys.modules, "wandb", run)
-    track_training(
-        Tracking.offline if offline else Tracking.online, tmp_path, checkpoint, "my shop", trained()
-    )
+    tracking = Tracking.offline if offline else Tracking.online
+    with TrainingRun(tracking, tmp_path, checkpoint, "my shop") as tracked:
+        tracked.done(trained())
     assert run.steps == [1, 2, 3, None]
     assert run.logged["train/log_score"] == -0.5
     assert run.logged["train/value"] == 0.5
@@ -190,6 +191,51 @@ def test_a_training_run_holds_curve_scores_plots_and_lineage(
     assert run.finished
 
 
+def test_a_training_is_heard_while_it_goes_on_and_each_step_once(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run()
+    monkeypatch.setitem(sys.modules, "wandb", run)
+    with TrainingRun(Tracking.offline, tmp_path, checkpoint, "shop") as tracked:
+        tracked.heard(curve().head(1))
+        assert run.steps == [1]
+        tracked.heard(curve().head(2))
+        assert run.steps == [1, 2]
+        assert not run.finished
+        tracked.done(trained())
+    assert run.steps == [1, 2, 3, None]
+    assert run.finished
+
+
+def test_what_ends_a_training_ends_its_run_as_failed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run()
+    monkeypatch.setitem(sys.modules, "wandb", run)
+    with pytest.raises(KeyboardInterrupt), TrainingRun(Tracking.offline, tmp_path, checkpoint, "shop"):
+        raise KeyboardInterrupt
+    assert run.finished
+    assert run.exit_code == 1
+
+
+def test_a_run_that_fails_midway_does_not_end_the_training(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run()
+    monkeypatch.setitem(sys.modules, "wandb", run)
+    monkeypatch.setattr(logging.getLogger("retinue"), "propagate", True)
+
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionError("the disk is full")
+
+    with TrainingRun(Tracking.offline, tmp_path, checkpoint, "shop") as tracked:
+        monkeypatch.setattr(run, "log", lost)
+        tracked.heard(curve())
+        tracked.done(trained())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the disk is full" in caplog.text
+
+
 def test_forecasts_name_their_checkpoint(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +252,8 @@ def test_a_run_of_its_own_accord_needs_no_wandb(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("retinue.reporting.tracking.find_spec", lambda name: None)
-    track_training(Tracking.auto, tmp_path, checkpoint, "shop", trained())
+    with TrainingRun(Tracking.auto, tmp_path, checkpoint, "shop") as tracked:
+        tracked.done(trained())
     assert not caplog.records
     assert not list(tmp_path.glob("wandb*"))
 

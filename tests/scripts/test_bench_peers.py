@@ -132,11 +132,11 @@ def test_all_zero_is_scored_like_any_other(tmp_path: Path) -> None:
     assert found["orders"]["bias_percent"] == -100
     assert found["value"]["gini"] == 0
     assert found["orders"]["log_score"] is None
-    assert bench_peers.cells("lifetimes:bg_nbd", found | {"model": "lifetimes:bg_nbd (1 NaN)"})[0].endswith(
-        "NaN)"
-    )
-    assert bench_peers.cells("retinue:auto", found | {"model": "blend"})[0] == "retinue:auto (blend)"
-    row = bench_peers.cells("all_zero", found)
+    assert bench_peers.cells("lifetimes:bg_nbd", found | {"model": "lifetimes:bg_nbd (1 NaN)"}, {})[
+        0
+    ].endswith("NaN)")
+    assert bench_peers.cells("retinue:auto", found | {"model": "blend"}, {})[0] == "retinue:auto (blend)"
+    row = bench_peers.cells("all_zero", found, {})
     assert dict(zip(bench_peers.HEADER, row, strict=True))["log score"] == ""
 
 
@@ -145,7 +145,7 @@ def test_a_peer_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch, t
     task = bench_peer.Task(shop(tmp_path), START + timedelta(days=200), 60)
     found = bench_peer.measured("pymc-marketing:bg_nbd", task)
     assert found == {"skipped": "pymc-marketing is not installed; pip install 'retinue[bench]' brings it"}
-    row = bench_peers.cells("pymc-marketing:bg_nbd", found)
+    row = bench_peers.cells("pymc-marketing:bg_nbd", found, {})
     assert len(row) == len(bench_peers.HEADER)
     assert row[1] == found["skipped"]
 
@@ -156,6 +156,6 @@ def test_the_table_says_which_method_failed_and_why(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(subprocess, "run", run)
     found = bench_peers.measured("lightgbm", Path("nowhere"), bench_peers.BASES[0], 1.0)
-    table = bench_peers.markdown([bench_peers.cells("lightgbm", found)])
+    table = bench_peers.markdown([bench_peers.cells("lightgbm", found, {})])
     assert table.splitlines()[-1].startswith("| lightgbm | failed: ValueError: no such thing |")
     assert {line.count("|") for line in table.splitlines()} == {len(bench_peers.HEADER) + 1}

@@ -41,7 +41,7 @@ def test_a_wrong_target_is_named(batch: Batch) -> None:
 
 
 def test_every_tensor_moves(batch: Batch) -> None:
-    moved = batch.to("meta")
+    moved = replace(batch, anchor=torch.zeros(len(batch.at), 2)).to("meta")
     assert moved.targets is not None
     for part in (moved, moved.targets):
         for field in fields(part):

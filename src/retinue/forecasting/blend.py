@@ -48,7 +48,9 @@ def mixed(first: Outlook, second: Outlook, weight: float) -> Outlook:
 
     return Outlook(
         p_churn=p_churn,
-        orders=np.maximum(mean(first.orders, second.orders), least_orders(p_churn, first.p_churn, first.orders)),
+        orders=np.maximum(
+            mean(first.orders, second.orders), least_orders(p_churn, first.p_churn, first.orders)
+        ),
         shape=mean(first.shape, second.shape),
         discount=mean(first.discount, second.discount),
         values=Values(
@@ -61,9 +63,7 @@ def mixed(first: Outlook, second: Outlook, weight: float) -> Outlook:
 
 def mixed_trials(one: Sequence[Trial], other: Sequence[Trial], weight: float) -> list[Trial]:
     """Trials of a blend, from those of its members at the same origins."""
-    return [
-        replace(a, outlook=mixed(a.outlook, b.outlook, weight)) for a, b in zip(one, other, strict=True)
-    ]
+    return [replace(a, outlook=mixed(a.outlook, b.outlook, weight)) for a, b in zip(one, other, strict=True)]
 
 
 def best_weight(one: Sequence[Trial], other: Sequence[Trial], even: float = EQUAL) -> float:

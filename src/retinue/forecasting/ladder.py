@@ -33,11 +33,11 @@ def champion(training: Training) -> tuple[Rung, pl.DataFrame]:
 
     At up to three past origins every rung is fitted on what was known there and scored at the inner horizon (see
     `layout`). The best statistical rung is found first: Pareto/NBD unless another beats it. Own rate, the trees,
-    the sequence rungs where `rungs` names them, and the blend are then tried in this order, and each takes the place of what stands only if it beats that: by
-    two standard errors of the paired, customer-clustered difference in log score of the counts, at most
-    origins, and not clearly behind in normalised Gini of spend. Without origins, or where the inner
-    horizon is less than a third of the asked one, it is Pareto/NBD and no scores: who leads at 20 days says
-    little of 365.
+    the sequence rungs where `rungs` names them, and the blend are then tried in this order, and each takes the
+    place of what stands only if it beats that: by two standard errors of the paired, customer-clustered
+    difference in log score of the counts, at most origins, and not clearly behind in normalised Gini of spend.
+    Without origins, or where the inner horizon is less than a third of the asked one, it is Pareto/NBD and no
+    scores: who leads at 20 days says little of 365.
 
     Returns:
         The rung; and per rung the mean negative log score of the count (nats, lower is better) and the mean

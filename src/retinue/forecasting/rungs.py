@@ -36,6 +36,7 @@ from retinue.schema import (
     REALISED_SPEND,
     InputError,
 )
+from retinue.training.watch import Heard
 
 DEFAULT = Rung.pareto_nbd
 LAWS = (Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)  # the first stands where none is clearly better
@@ -59,6 +60,7 @@ class Training:
         histories: Tokens of all customers, for the sequence rungs; there wherever there is a grid.
         checkpoints: Folder for the network at the cutoff, and below it for those at past origins; None keeps none, and
             trains in this one process.
+        heard: Told the curve of losses of the network at the cutoff, now and then.
     """
 
     buyers: pl.DataFrame
@@ -68,6 +70,7 @@ class Training:
     tried: dict[tuple[Rung, int], Trial] = field(default_factory=dict, compare=False)
     histories: Histories | None = field(default=None, compare=False)
     checkpoints: Path | None = None
+    heard: Heard | None = field(default=None, compare=False)
 
     @property
     def deep(self) -> tuple[Rung, ...]:
@@ -109,8 +112,9 @@ class Training:
                     options = replace(options, trainer=replace(options.trainer, devices=1, nodes=1))
                 elif offset != NOW:
                     out = out / f"origin-{offset}"
+                heard = self.heard if offset == NOW else None
                 return fit_sequence(
-                    self.first(offset), self.grid, self.histories.tokens, offset, options, out
+                    self.first(offset), self.grid, self.histories.tokens, offset, options, out, heard
                 )
             case Rung.blend:
                 return self._blend(offset)

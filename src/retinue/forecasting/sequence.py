@@ -33,8 +33,9 @@ from retinue.sequences.tokens import Tokens, TokenStore, write_tokens
 from retinue.sequences.vocabulary import fit_vocabulary
 from retinue.training.checkpoint import Trained
 from retinue.training.fit import Task, fit_network
+from retinue.training.watch import Heard
 
-ANCHOR_DAYS = tuple(float(days) for days in np.geomspace(3.0, 3_650.0, 12).round())
+ANCHOR_DAYS = tuple(int(days) for days in np.geomspace(3.0, 3_650.0, 12).round())
 FIRST_NAMES = ("first_log_orders", "first_log_orders_later", "first_log_odds", "first_log_value")
 LEAST_READOUTS = 200
 HELD_OUT_SALT = 7
@@ -117,7 +118,13 @@ class SequencePredictor(Clocked):
 
 
 def fit_sequence(
-    first: Predictor, grid: Grid, tokens: Tokens, closed_by: int, options: Options, out: Path | None = None
+    first: Predictor,
+    grid: Grid,
+    tokens: Tokens,
+    closed_by: int,
+    options: Options,
+    out: Path | None = None,
+    heard: Heard | None = None,
 ) -> Predictor:
     """The network that the readouts of the grid teach whose cutoffs lie before its own, or the first forecast.
 
@@ -131,15 +138,25 @@ def fit_sequence(
         closed_by: days from the grid's own cutoff back to that of the network.
         options: model, trainer, training and seed.
         out: where the checkpoint goes; None keeps none.
+        heard: told the curve of losses so far, now and then.
     """
+    task = task_of(first, grid, tokens, closed_by, options)
+    if task is None:
+        return first
+    columns = task.readouts.names[: -len(FIRST_NAMES)]
+    return SequencePredictor(fit_network(task, options, out, heard), tokens, first, columns)
+
+
+def task_of(first: Predictor, grid: Grid, tokens: Tokens, closed_by: int, options: Options) -> Task | None:
+    """What a network is to learn from the grid, see `fit_sequence`; None where that is too little."""
     end = grid.at(closed_by)
     columns = usable(grid.features[min(grid.features)], grid.layout.sees_seasons)
     vocabulary = fit_vocabulary(tokens, end)
     readouts = readouts_of(grid, first, closed_by, columns, vocabulary.order_value)
     held = share_of(pl.Series(readouts.customer), HELD_OUT_SALT) < options.training.held_out
     if min(held.sum(), (~held).sum()) < LEAST_READOUTS / 8 or len(readouts) < LEAST_READOUTS:
-        return first
-    task = Task(
+        return None
+    return Task(
         tokens=tokens,
         readouts=readouts.take(~held),
         vocabulary=vocabulary,
@@ -148,7 +165,6 @@ def fit_sequence(
         judged_days=grid.layout.asked_days,
         families=_families(columns),
     )
-    return SequencePredictor(fit_network(task, options, out), tokens, first, columns)
 
 
 def with_encoder(options: Options, encoder: Encoder) -> Options:
@@ -217,7 +233,9 @@ def _anchor(said: Outlook, order_value: float) -> NDArray[np.float32]:
         orders,
         np.log(np.maximum(said.values.mean / order_value, LEAST_VALUE)),
     )
-    found: NDArray[np.float32] = anchor_of(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns)).numpy()
+    found: NDArray[np.float32] = anchor_of(
+        *(torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
+    ).numpy()
     return found
 
 

@@ -172,7 +172,11 @@ def _dispersion(of: Examples, boosted: Boosted) -> Dispersion | None:
         log_odds, log_orders, _ = member.corrections(of.matrix[rows])
         churn, orders = 1 / (1 + np.exp(of.first_logit[rows])), np.exp(of.first_log_orders[rows])
         parts.append((of.orders[rows], *corrected(churn, orders, log_odds, log_orders)))
-    came, p_churn, expected = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return best_dispersion(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def best_dispersion(came: Array, p_churn: Array, expected: Array) -> Dispersion:
+    """That with the best log score of the counts that came where so much was expected, (rows,) each."""
     choices = [Dispersion(float(scale), power) for power in POWERS for scale in SCALES]
     scores = [
         orders_log_score(came, p_churn, expected, each.shape(p_churn, expected)).mean() for each in choices

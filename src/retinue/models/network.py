@@ -218,7 +218,9 @@ class Network(nn.Module):
                 f"batch: anchor must be {'given to' if free else 'None for'} a network with free_clocks={free}"
             )
         raw = self.readout(states, batch, context)
-        return clocks_from(raw, self.power_raw, batch.anchor, free) if free else clocks_from(raw, self.power_raw)
+        return (
+            clocks_from(raw, self.power_raw, batch.anchor, free) if free else clocks_from(raw, self.power_raw)
+        )
 
     def summarise(self, batch: Batch, max_len: int | None = None) -> Tensor:
         """The context that the readouts of a batch make for their groups, (R, INDUCING, READ_WIDTH)."""

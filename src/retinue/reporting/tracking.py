@@ -47,20 +47,61 @@ def track(tracking: Tracking, folder: Path, name: str, found: Backtest) -> None:
     )
 
 
-def track_training(tracking: Tracking, folder: Path, checkpoint: Path, name: str, trained: Trained) -> None:
-    """Logs a training run: its curve, held-out scores, plots and page, what it took, and where its checkpoint came from.
+class TrainingRun:
+    """A training as a W&B run that fills while it goes on; nothing where tracking is off, and training never waits for it.
 
-    Args:
-        tracking: off, offline (files under `folder`/wandb), online, or auto, which is offline where wandb is installed.
-        folder: of the run.
-        checkpoint: folder that holds the network.
-        name: of the base.
-        trained: the network with its card and curve.
+    Use as a context: what ends the training ends the run, as failed.
     """
-    if tracking is Tracking.auto:
-        tracking = Tracking.offline if find_spec("wandb") else Tracking.off
-    log_it = partial(_log_training, checkpoint=checkpoint, name=name, trained=trained)
-    _tracked(tracking, folder, f"train-{checkpoint.name}-{name}", "train", log_it)
+
+    def __init__(self, tracking: Tracking, folder: Path, checkpoint: Path, name: str) -> None:
+        """Opens the run.
+
+        Args:
+            tracking: off, offline (files under `folder`/wandb), online, or auto, which is offline where wandb is there.
+            folder: of the run.
+            checkpoint: folder that will hold the network.
+            name: of the base.
+        """
+        if tracking is Tracking.auto:
+            tracking = Tracking.offline if find_spec("wandb") else Tracking.off
+        self.tracking, self.folder, self.checkpoint, self.name = tracking, folder, checkpoint, name
+        self.opened = _opened(tracking, folder, f"train-{checkpoint.name}-{name}", "train")
+        self.logged = 0
+
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        failed = kind is not None
+        self._guarded(lambda _, run: run.finish(exit_code=1) if failed else run.finish())
+        if self.opened is not None:
+            _say_where(self.tracking, self.folder)
+
+    def heard(self, curve: pl.DataFrame) -> None:
+        """Logs the steps of the curve that are new."""
+        new = curve.slice(self.logged)
+        self._guarded(lambda _, run: _log_curve(run, new))
+        self.logged += new.height
+
+    def done(self, trained: Trained) -> None:
+        """Logs held-out scores, plots and page, what it took, and where the checkpoint came from."""
+        self.heard(trained.curve)
+        self._guarded(
+            lambda wandb, run: _log_training(
+                wandb, run, checkpoint=self.checkpoint, name=self.name, trained=trained
+            )
+        )
+
+    def _guarded(self, log_it: Callable[[Any, Any], object]) -> None:
+        """Does it where there is a run; one that fails is told of and given up."""
+        if self.opened is None:
+            return
+        wandb, run = self.opened
+        try:
+            log_it(wandb, run)
+        except wandb.errors.Error as error:
+            _given_up(self.tracking, error)
+            self.opened = None
 
 
 def track_forecasts(
@@ -83,8 +124,23 @@ def _tracked(
     tracking: Tracking, folder: Path, name: str, kind: str, log_it: Callable[[Any, Any], None]
 ) -> None:
     """Opens a run and has it filled; a warning where wandb is absent or fails."""
-    if tracking in (Tracking.off, Tracking.auto):
+    opened = _opened(tracking, folder, name, kind)
+    if opened is None:
         return
+    wandb, run = opened
+    try:
+        log_it(wandb, run)
+        run.finish()
+    except wandb.errors.Error as error:
+        _given_up(tracking, error)
+        return
+    _say_where(tracking, folder)
+
+
+def _opened(tracking: Tracking, folder: Path, name: str, kind: str) -> tuple[Any, Any] | None:
+    """The package and a run of it; None where there shall be none, and with a warning where there cannot be one."""
+    if tracking in (Tracking.off, Tracking.auto):
+        return None
     try:
         wandb = importlib.import_module("wandb")
     except ImportError:
@@ -93,7 +149,7 @@ def _tracked(
             "or leave tracking off.",
             tracking.value,
         )
-        return
+        return None
     kept = folder / "config.yaml"
     try:
         run = wandb.init(
@@ -105,12 +161,18 @@ def _tracked(
             config=saved_options(kept) if kept.is_file() else {},
             settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
         )
-        log_it(wandb, run)
-        run.finish()
     except wandb.errors.Error as error:
-        said = " ".join(str(error).split())
-        log.warning("tracking=%s: %s Use tracking=offline, and `wandb sync` later.", tracking.value, said)
-        return
+        _given_up(tracking, error)
+        return None
+    return wandb, run
+
+
+def _given_up(tracking: Tracking, error: Exception) -> None:
+    said = " ".join(str(error).split())
+    log.warning("tracking=%s: %s Use tracking=offline, and `wandb sync` later.", tracking.value, said)
+
+
+def _say_where(tracking: Tracking, folder: Path) -> None:
     if tracking is Tracking.offline:
         log.info("tracking: an offline run is in %s; `wandb sync` sends it", folder / "wandb")
 
@@ -133,9 +195,6 @@ def _log_backtest(wandb: Any, run: Any, folder: Path, found: Backtest) -> None:
 
 
 def _log_training(wandb: Any, run: Any, checkpoint: Path, name: str, trained: Trained) -> None:
-    for row in trained.curve.iter_rows(named=True):
-        shown = {name: value for name, value in row.items() if name != "step" and value is not None}
-        run.log({f"train/{name}": value for name, value in shown.items()}, step=row["step"])
     kept = checkpoint / HELD_OUT_FILE
     held = pl.read_parquet(kept) if kept.is_file() else SCHEMA.to_frame()
     board, card = leaderboard(held), trained.card
@@ -152,6 +211,12 @@ def _log_training(wandb: Any, run: Any, checkpoint: Path, name: str, trained: Tr
     lineage = {key: card[key] for key in ("data_fingerprint", "git_commit", "training_end", "key")}
     _used(run, _lineage(wandb, f"events-{name}", "events", {"fingerprint": card["data_fingerprint"]}))
     run.log_artifact(_whole(wandb, checkpoint, name, lineage))
+
+
+def _log_curve(run: Any, curve: pl.DataFrame) -> None:
+    for row in curve.iter_rows(named=True):
+        shown = {name: value for name, value in row.items() if name != "step" and value is not None}
+        run.log({f"train/{name}": value for name, value in shown.items()}, step=row["step"])
 
 
 def _log_forecasts(wandb: Any, run: Any, checkpoint: Path, name: str, lineage: Mapping[str, Any]) -> None:

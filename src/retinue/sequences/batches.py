@@ -91,7 +91,9 @@ class Batch(_Moves):
     base: Tensor  # (R,) long, which base the readout belongs to
     targets: Targets | None = None
     group: Tensor | None = None  # (R,) long, which of the batch's cutoffs it is, from 0; for the context only
-    anchor: Tensor | None = None  # (R, A) float, the forecast that an anchored network corrects, see models/clocks.py
+    anchor: Tensor | None = (
+        None  # (R, A) float, the forecast that an anchored network corrects, see models/clocks.py
+    )
 
     def check(self) -> Self:
         """This batch, once its shapes fit each other; raises `InputError` otherwise."""

@@ -45,11 +45,11 @@ from retinue.training.checkpoint import (
 )
 from retinue.training.data import StepData, Steps, judged_parts
 from retinue.training.ema import put_on
-from retinue.training.levels import settle, settle_shapes
 from retinue.training.held_out import HELD_OUT_FILE, held_out
+from retinue.training.levels import settle, settle_shapes
 from retinue.training.module import SequenceModule
 from retinue.training.objective import count_scores
-from retinue.training.watch import LAST, Watch
+from retinue.training.watch import LAST, Heard, Watch
 
 KEY = "last.key"
 MEASURED_SECONDS = 0.2
@@ -81,7 +81,7 @@ class Task:
     families: tuple[int, ...] = ()
 
 
-def fit_network(task: Task, options: Options, out: Path | None = None) -> Trained:
+def fit_network(task: Task, options: Options, out: Path | None = None, heard: Heard | None = None) -> Trained:
     """Trains the network of `options.model` and returns the best average of its weights.
 
     Adam with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine, clipped gradients, an exponential
@@ -93,6 +93,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None) -> Traine
         task: what to learn from.
         options: model, trainer, training and seed.
         out: folder for the checkpoint; only the first process writes. None writes nothing.
+        heard: told the curve so far at every look at the held-out customers.
 
     Raises:
         InputError: nothing to learn from, or no GPU where one is asked for.
@@ -114,7 +115,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None) -> Traine
     settle(network.to(device), data, options.training, options.seed)
     module = SequenceModule(network, options.training, options.trainer.compile)
     mixed = options.model.context
-    watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out)
+    watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     start = _last(out, key, trainer.is_global_zero) if out is not None else None
     with torch.random.fork_rng(devices=[]):
@@ -164,7 +165,7 @@ def free_clocks(readouts: Readouts) -> int:
     if readouts.anchor is None:
         return 0
     longest = (readouts.end.timestamp() * 1e6 - float(readouts.cutoff.min())) / DAY_US
-    return max(1, sum(days <= REACH * longest for days in TIMESCALES))
+    return max(1, len([days for days in TIMESCALES if days <= REACH * longest]))
 
 
 class _Judge:

@@ -83,7 +83,9 @@ def settle_shapes(network: Network, held: Resident, mixed: bool) -> None:
 
     def loss() -> Tensor:
         sums = [
-            count_scores(replace(clocks, shape_log=clocks.shape_log + by, shape_power=torch.sigmoid(power)), each).sum()
+            count_scores(
+                replace(clocks, shape_log=clocks.shape_log + by, shape_power=torch.sigmoid(power)), each
+            ).sum()
             for clocks, each in zip(said, seen, strict=True)
         ]
         return -torch.stack(sums).sum() / rows + RIDGE * by.square()

@@ -28,6 +28,7 @@ CURVE = pl.Schema(
     }
 )
 SCORED = "log_score"
+Heard = Callable[[pl.DataFrame], None]
 Judge = Callable[[lightning.Trainer, SequenceModule], float | None]
 
 
@@ -39,7 +40,12 @@ class Watch(lightning.Callback):
     """
 
     def __init__(
-        self, module: SequenceModule, judge: Judge, training: TrainingOptions, folder: Path | None
+        self,
+        module: SequenceModule,
+        judge: Judge,
+        training: TrainingOptions,
+        folder: Path | None,
+        heard: Heard | None = None,
     ) -> None:
         """Watches a module.
 
@@ -48,11 +54,13 @@ class Watch(lightning.Callback):
             judge: mean log score of the held-out readouts, higher is better; None where none are held out.
             training: check_every, patience, average and steps.
             folder: where `last.ckpt` is kept; None keeps none.
+            heard: told the curve so far at every look, in the first process.
         """
         self.average = WeightAverage(module.network, training.average)
         self.judge = judge
         self.asked = training
         self.folder = folder
+        self.heard = heard
         self.best = {name: each.clone() for name, each in self.average.weights.items()}
         self.best_score = -float("inf")
         self.best_step = 0
@@ -102,6 +110,8 @@ class Watch(lightning.Callback):
         recent = float(losses[:, 0].mean())
         said = "" if score is None else f", held-out log score {score:.4f}"
         log.info("train: step %d, loss %.4f%s, %.0f tokens/s", step, recent, said, self.tokens_per_second)
+        if self.heard is not None and trainer.is_global_zero:
+            self.heard(self.table())
         if self.folder is not None:
             trainer.save_checkpoint(self.folder / LAST)
         self._since = time.perf_counter()
