@@ -10,17 +10,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from retinue.config import Encoder, Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
 from retinue.events.timeline import is_known
 from retinue.forecasting.backtest import contenders
+from retinue.forecasting.blend import Blend
+from retinue.forecasting.ladder import champion
 from retinue.forecasting.outlook import Law
 from retinue.forecasting.rungs import Training, fit_rung, training_at
-from retinue.forecasting.sequence import FIRST_NAMES, Histories, SequencePredictor, readouts_of, season_of
+from retinue.forecasting.sequence import (
+    FIRST_NAMES,
+    Histories,
+    SequencePredictor,
+    readouts_at,
+    readouts_of,
+    season_of,
+)
+from retinue.forecasting.trees import Trees
+from retinue.models.clocks import WIDTH, clocks_from, expected_orders, survival
 from retinue.schema import (
     CLV,
+    CUSTOMER,
     CUSTOMER_ID,
     EXPECTED_ORDERS,
     FORECASTS,
@@ -150,6 +163,71 @@ def test_too_little_past_leaves_the_law(tmp_path: Path) -> None:
     short = training_at(tiny, START + timedelta(days=40), [60], quick())
     assert short.grid is None
     assert isinstance(short.predictor(Rung.sequence_gru), Law)
+
+
+def test_it_starts_from_the_first_forecast(training: Training) -> None:
+    assert training.grid is not None
+    first, buyers, days = training.first(), training.buyers, [14, 60, 250, 700]
+    readouts = readouts_at([buyers], ("frequency",), first, AT, 20.0)
+    assert readouts.anchor is not None
+    clocks = clocks_from(
+        torch.zeros(len(readouts), WIDTH), torch.zeros(()), torch.from_numpy(readouts.anchor)
+    )
+    said = first.outlook(buyers.sort(CUSTOMER), days, 0.0)
+    h = torch.tensor(days, dtype=torch.float32)
+    stay, orders = survival(clocks, h).numpy().T, expected_orders(clocks, h).numpy().T
+    assert np.quantile(np.abs(stay - said.p_churn), 0.98) < 0.03
+    np.testing.assert_allclose(orders.sum(1), said.orders.sum(1), rtol=0.03)
+    value = np.exp(clocks.value_log_mean.numpy()) * 20.0
+    np.testing.assert_allclose(value, said.values.mean, rtol=1e-5)
+
+
+def test_auto_and_the_blend_try_them_only_where_asked(training: Training) -> None:
+    assert training.deep == ()
+    plain = training.predictor(Rung.blend)
+    assert isinstance(plain, Blend)
+    assert isinstance(plain.other, Trees)
+    assert Rung.sequence_gru.value not in champion(training)[1][MODEL].to_list()
+    options = replace(training.options, rungs=[Rung.auto, Rung.sequence_gru])
+    asked = replace(training, options=options, kept={}, tried={})
+    blend = asked.predictor(Rung.blend)
+    assert isinstance(blend, Blend)
+    assert isinstance(blend.other, SequencePredictor)
+    assert isinstance(blend.one, Blend)
+    assert isinstance(blend.one.other, Trees)
+    assert 0 < blend.weight < 1
+    chosen, scores = champion(asked)
+    assert scores[MODEL].to_list()[-2:] == [Rung.sequence_gru.value, Rung.blend.value]
+    assert chosen.value in scores[MODEL].to_list()
+
+
+def test_without_a_past_to_weigh_them_by_all_members_weigh_the_same(training: Training) -> None:
+    grid = training.grid
+    assert grid is not None
+    options = replace(training.options, rungs=[Rung.sequence_gru])
+    alone = replace(
+        training,
+        options=options,
+        grid=replace(grid, layout=replace(grid.layout, origins=())),
+        kept={},
+        tried={},
+    )
+    blend = alone.predictor(Rung.blend)
+    assert isinstance(blend, Blend)
+    assert isinstance(blend.one, Blend)
+    assert [blend.weight, blend.one.weight] == pytest.approx([1 / 3, 1 / 2])
+
+
+def test_all_amounts_times_a_hundred_are_values_times_a_hundred(tmp_path: Path) -> None:
+    made = {}
+    for factor in (1.0, 100.0):
+        one = shop(tmp_path / str(factor), customers=120)
+        rows = one.scan().collect().with_columns(pl.col("amount") * factor)
+        rows.write_parquet(one.shard_path(0))
+        known = training_at(one, AT, [60], quick(steps=6, check_every=6))
+        made[factor] = known.predictor(Rung.sequence_gru).outlook(known.buyers, [60], 0.1)
+    np.testing.assert_allclose(made[1.0].p_churn, made[100.0].p_churn, rtol=1e-3)
+    np.testing.assert_allclose(100 * made[1.0].spend, made[100.0].spend, rtol=1e-2)
 
 
 def test_they_join_a_backtest_only_where_asked() -> None:

@@ -16,7 +16,7 @@ from scipy.stats import nbinom
 from torch import Tensor
 
 from retinue.models import clocks as head
-from retinue.models.clocks import TIMESCALES, WIDTH, Clocks, J, clocks_from, neutral_raw
+from retinue.models.clocks import ANCHOR, TIMESCALES, WIDTH, Clocks, J, anchor_of, clocks_from, neutral_raw
 from retinue.models.log_space import log_negative_binomial, log_one_minus_exp, log_softplus, stirling_rest
 
 TEN_PERCENT = math.log(1.1) / 365
@@ -31,7 +31,11 @@ def row(*values: float) -> Tensor:
 def some_clocks(seed: int, spread: float = 2.0, rows: int = 5) -> Clocks:
     draw = torch.Generator().manual_seed(seed)
     raw = spread * torch.randn(rows, WIDTH, generator=draw, dtype=torch.float64)
-    return clocks_from(raw, torch.randn((), generator=draw, dtype=torch.float64))
+    power = torch.randn((), generator=draw, dtype=torch.float64)
+    if seed % 2:  # what holds of a network's own clocks holds of those that correct others
+        anchor = 3 * torch.randn(rows, ANCHOR, generator=draw, dtype=torch.float64) - 1
+        return clocks_from(raw, power, anchor, free=1 + seed % J)
+    return clocks_from(raw, power)
 
 
 def one_clock(a: float, r: float, clock: int, shape: float = 2.0, power: float = 0.0) -> Clocks:
@@ -108,7 +112,8 @@ def test_chances_of_all_counts_add_up_and_average_to_the_expected_orders(seed: i
     n = torch.arange(4_000, dtype=torch.float64)
     chances = head.log_prob_orders(clocks, h, n).exp()
     # shapes down to e^-3 have tails that 4,000 terms hold where few orders are expected
-    light = (head.beyond(clocks, h) < 40 * head.orders_shape(clocks, h))[:, 0]
+    beyond = head.beyond(clocks, h)
+    light = ((beyond < 40 * head.orders_shape(clocks, h)) & (beyond < 400))[:, 0]
     assert chances.sum(-1)[light].numpy() == pytest.approx(1.0, abs=1e-9)
     mean = (chances * n).sum(-1)[light].numpy()
     assert mean == pytest.approx(head.expected_orders(clocks, h)[light, 0].numpy(), rel=1e-8)
@@ -291,3 +296,46 @@ def test_negative_binomial_in_float32_against_fifty_digits(mean: float, shape: f
             for k in counts
         ]  # fmt: skip
     assert said.tolist() == pytest.approx(expected, rel=2e-5, abs=3e-3)
+
+
+def test_an_anchor_says_what_the_forecast_said() -> None:
+    # Poisson buyers whose rate fades from λ as exp(-t/τ), τ between two clocks and beyond the slowest.
+    rate, fade = row(0.002, 0.02, 0.1, 0.5)[:, None], row(200.0, 1e6, 30.0, 5_000.0)[:, None]
+    days = torch.tensor(TIMESCALES[:-1], dtype=torch.float64).round()
+
+    def expected(h: Tensor) -> Tensor:
+        return rate * fade * -torch.expm1(-h / fade)
+
+    anchor = anchor_of(days, -expected(days), expected(days), row(0.0, 0.1, -1.0, 2.0))
+    assert anchor.shape == (4, ANCHOR)
+    clocks = clocks_from(torch.zeros(4, WIDTH), torch.zeros(()), anchor)
+    between = row(2, 7, 30, 90, 200, 400, 700)
+    np.testing.assert_allclose(
+        head.survival(clocks, between.float()), torch.exp(-expected(between)), atol=0.015
+    )
+    np.testing.assert_allclose(head.expected_orders(clocks, between.float()), expected(between), rtol=0.05)
+    assert head.value_mean(clocks).log().tolist() == pytest.approx([0.0, 0.1, -1.0, 2.0], abs=1e-6)
+
+
+def test_outputs_move_an_anchor_in_ratio_and_slow_clocks_as_one() -> None:
+    lot = torch.Generator().manual_seed(0)
+    anchor = torch.randn(3, ANCHOR, generator=lot, dtype=torch.float64)
+    raw = torch.zeros(3, WIDTH, dtype=torch.float64)
+    still = clocks_from(raw, row(0.0)[0], anchor, free=4)
+    assert torch.equal(still.a_log, anchor[:, :J])
+    assert torch.equal(still.r_log, anchor[:, J : 2 * J])
+    assert torch.equal(still.value_log_mean, anchor[:, 2 * J])
+    raw[:, 0], raw[:, 3], raw[:, 4:J], raw[:, J + 3] = 0.2, -0.4, 9.0, 0.1
+    moved = clocks_from(raw, row(0.0)[0], anchor, free=4)
+    by = (moved.a_log - still.a_log)[0].tolist()
+    bounded = [6 * math.tanh(x / 6) for x in (0.2, 0.0, 0.0, -0.4)]
+    assert by == pytest.approx(bounded + [bounded[3]] * (J - 4), abs=1e-12), (
+        "outputs beyond the free ones are not heard"
+    )
+    assert (moved.r_log - still.r_log)[0, 3:].tolist() == pytest.approx(
+        [6 * math.tanh(0.1 / 6)] * (J - 3), abs=1e-12
+    )
+    wild = clocks_from(raw + 1e6, row(0.0)[0], anchor, free=4)
+    assert ((wild.a_log - still.a_log) <= 6.0 + 1e-9).all(), (
+        "no output makes more of a forecast than e^6 of it"
+    )

@@ -24,7 +24,7 @@ from retinue.forecasting.clocked import Clocked, by_customer, context_of, joined
 from retinue.forecasting.grid import Grid
 from retinue.forecasting.outlook import Outlook, Predictor
 from retinue.forecasting.trees import FIRST_DAYS, matrix, share_of, usable
-from retinue.models.clocks import ANCHOR, Clocks, anchor_of
+from retinue.models.clocks import ANCHOR, TIMESCALES, Clocks, anchor_of
 from retinue.models.sequence_losses import LEAST_VALUE
 from retinue.schema import CUSTOMER, CUTOFF, ORDER
 from retinue.sequences.readouts import Readouts, local_day
@@ -35,7 +35,7 @@ from retinue.training.checkpoint import Trained
 from retinue.training.fit import Task, fit_network
 from retinue.training.watch import Heard
 
-ANCHOR_DAYS = tuple(int(days) for days in np.geomspace(3.0, 3_650.0, 12).round())
+ANCHOR_DAYS = tuple(round(days) for days in TIMESCALES[:-1])
 FIRST_NAMES = ("first_log_orders", "first_log_orders_later", "first_log_odds", "first_log_value")
 LEAST_READOUTS = 200
 HELD_OUT_SALT = 7

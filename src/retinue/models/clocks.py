@@ -33,6 +33,8 @@ _BOUND = 12.0  # on the logs of shapes and values
 _TILT = 6.0  # on the logs of what a network makes of an anchor's weights
 _NEAR = 0.3  # below it the series of k is exact to 1e-12
 _BISECTIONS = 60
+_MOST_MASS = 700.0  # whoever stays away with a chance of e^-700 surely orders
+_LEAST_STEP = 1e-3
 _ROUNDS = 300
 _PACE = 1.9  # below 2 the updates still converge (Lange 1995)
 _GRID_DAYS = tuple(36_500.0 ** (i / 160) for i in range(161))  # 1 day to a century
@@ -100,7 +102,7 @@ def anchor_of(days: Tensor, log_survival: Tensor, orders: Tensor, log_value: Ten
         orders: (R, H) orders expected within them.
         log_value: (R,) log mean value of an order, median orders.
     """
-    mass = (-log_survival).clamp(min=1e-12)
+    mass = (-log_survival).clamp(min=1e-12, max=_MOST_MASS)
     some = -torch.expm1(-mass)
     later = (orders / some - 1).clamp(min=1e-12) / _log_later_share(mass).exp()
     phase = _log_phase(days, mass).exp()  # (H, J)
@@ -110,7 +112,10 @@ def anchor_of(days: Tensor, log_survival: Tensor, orders: Tensor, log_value: Ten
 
 def _nearest_weights(wanted: Tensor, phase: Tensor) -> Tensor:
     """Weights ≥ 0, (R, J), whose sums over the clocks are near what is wanted, (R, H), in ratio."""
-    weights = (wanted[:, -1:] / phase.shape[1]).expand(-1, phase.shape[1])
+    steps = wanted.diff(dim=1, prepend=torch.zeros_like(wanted[:, :1]))
+    steps = torch.maximum(steps, _LEAST_STEP * wanted)
+    # a start near the end for who orders on at one rate as for who stops; the slowest clock is one that hardly fades
+    weights = torch.cat([steps, steps[:, -1:] * (TIMESCALES[-1] / TIMESCALES[-2])], 1)
     share = (1 / wanted) @ phase
     for _ in range(_ROUNDS):
         # each horizon weighs as the inverse of what is wanted there, so that it is ratios that count

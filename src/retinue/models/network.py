@@ -213,14 +213,12 @@ class Network(nn.Module):
     def read(self, states: Tensor, batch: Batch, context: Tensor | None = None) -> Clocks:
         """The future of R readouts whose states (R, width) are known; the batch's tokens are not looked at."""
         free = self.shape.free_clocks
-        if bool(free) != (batch.anchor is not None):
+        if free and batch.anchor is None:
             raise InputError(
-                f"batch: anchor must be {'given to' if free else 'None for'} a network with free_clocks={free}"
+                f"batch: anchor must be given to a network that corrects a forecast (free_clocks={free})"
             )
-        raw = self.readout(states, batch, context)
-        return (
-            clocks_from(raw, self.power_raw, batch.anchor, free) if free else clocks_from(raw, self.power_raw)
-        )
+        anchor = batch.anchor if free else None
+        return clocks_from(self.readout(states, batch, context), self.power_raw, anchor, free)
 
     def summarise(self, batch: Batch, max_len: int | None = None) -> Tensor:
         """The context that the readouts of a batch make for their groups, (R, INDUCING, READ_WIDTH)."""
