@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from retinue.forecasting.blend import best_weight, mixed
-from retinue.forecasting.calibration import Correction, correction_of, moved, shrunk, total_factor
+from retinue.forecasting.calibration import Correction, correction_of, moved, proven, shrunk, total_factor
 from retinue.forecasting.intervals import NAMES, ends, fit_levels, groups, spend_distribution
 from retinue.forecasting.outlook import Array, Outlook, Values, corrected, median_wait
 from retinue.forecasting.trials import Trial, lead
@@ -98,6 +98,21 @@ def test_level_is_corrected_from_three_windows_and_never_from_two() -> None:
     assert found is not None
     assert found.log_orders + found.log_value == pytest.approx(np.log(1.5), abs=0.05)
     assert moved(high[0].outlook, found).spend.sum() == pytest.approx(high[0].spend.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("misses", "made"),
+    [
+        ([0.2, 0.2, 0.2], 0.2),
+        ([0.15, 0.2, 0.25], 0.2 * (1 - 0.0025 / 3 / 0.04)),
+        ([0.0, 0.14, 0.27], 0.0),  # the older misses are of days when less was known
+        ([-0.1, 0.2, 0.2], 0.0),  # or of another season
+        ([0.3, -0.1, 0.1], 0.0),  # the older ones agree on nothing, so that nothing is proven
+        ([float("nan"), 0.2, 0.2], 0.0),
+    ],
+)
+def test_a_correction_must_have_helped_at_the_latest_origin(misses: list[float], made: float) -> None:
+    assert proven(misses) == pytest.approx(made, abs=1e-12)
 
 
 def test_totals_get_an_interval_from_the_misses_of_origins() -> None:

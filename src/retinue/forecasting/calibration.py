@@ -58,13 +58,24 @@ def correction_of(trials: Sequence[Trial], disjoint_windows: float) -> Correctio
     """The correction that past origins agree on; None from futures that amount to fewer than three disjoint ones.
 
     Each log miss of level is shrunk by its spread between origins: mean × max(0, 1 - (spread²/origins)/mean²), the
-    positive-part rule of James and Stein (1961).
+    positive-part rule of James and Stein (1961). It is made only where the same, from the older origins, would have
+    brought the latest one nearer: misses of other seasons, or of days when less had been learnt, do not.
+
+    Args:
+        trials: of a rung, latest origin first.
+        disjoint_windows: that their futures amount to.
     """
     if disjoint_windows < LEAST_WINDOWS or len(trials) < LEAST_WINDOWS:
         return None
-    orders = shrunk([_log_miss(trial.orders, trial.outlook.orders[0]) for trial in trials])
-    spend = shrunk([_log_miss(trial.spend, trial.outlook.spend[0]) for trial in trials])
-    return Correction(shrunk([_odds_miss(trial) for trial in trials]), orders, spend - orders)
+    orders = proven([_log_miss(trial.orders, trial.outlook.orders[0]) for trial in trials])
+    spend = proven([_log_miss(trial.spend, trial.outlook.spend[0]) for trial in trials])
+    return Correction(proven([_odds_miss(trial) for trial in trials]), orders, spend - orders)
+
+
+def proven(misses: Sequence[float]) -> float:
+    """`shrunk`, where that of the older misses would have made the latest, which comes first, smaller; else 0."""
+    latest, *older = misses
+    return shrunk(misses) if abs(latest - shrunk(older)) < abs(latest) else 0.0
 
 
 def shrunk(misses: Sequence[float]) -> float:

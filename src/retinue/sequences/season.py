@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +19,8 @@ PRIOR_ORDERS = 20.0  # per day of week: as many orders speak for an even week
 WEEK_VARIANCE = 0.12  # of a week's log factor, before the data speak
 LOOSE_VARIANCE = 0.04  # of one week's log orders around trend and season, beyond counting noise
 TREND_VARIANCE = 0.25  # of the slow departure from a log-linear trend
+TIMES = (0.25, 1.0, 4.0, 16.0)  # those of week and looseness, as years that repeat themselves show them
+DOUBT = 2.0  # standard deviation of the log of each, before the data speak
 WEEKS_ALIKE = 2.0  # over which the seasons of neighbouring weeks resemble each other
 
 
@@ -44,6 +48,7 @@ class Season:
         Weekday factors are orders per day with a gamma prior of mean 1. Week factors are the posterior of a Gaussian
         process (Rasmussen and Williams 2006, eq. 2.23) for log weekly orders: a log-linear trend, a slow departure
         from it, a yearly pattern, and noise; each year that is seen tells the pattern from the noise a little more.
+        How strong pattern and noise are is what makes the orders likeliest (§5.4.1), near what shops are like.
 
         Args:
             order_days: Local days since 1970, one for each order.
@@ -118,9 +123,15 @@ def _week_factors(span: NDArray[np.int64], counts: Floats) -> Floats:
     apart = years[:, None] - years[None, :]
     trend = 100.0 + np.outer(years, years) + TREND_VARIANCE * np.exp(-0.5 * apart**2)
     alike = _likeness()
-    noise = np.diag(LOOSE_VARIANCE + 1 / (orders + 0.5))
-    covariance = trend + alike[np.ix_(week, week)] + noise
-    log_factor = alike[:, week] @ np.linalg.solve(covariance, rate - rate.mean())
+    seen, counting, centred = alike[np.ix_(week, week)], 1 / (orders + 0.5), rate - rate.mean()
+    likeliest, log_factor = -np.inf, np.zeros(WEEKS)
+    for season, loose in product(TIMES, TIMES):
+        factor = cho_factor(trend + season * seen + np.diag(loose * LOOSE_VARIANCE + counting), lower=True)
+        solved = cho_solve(factor, centred)
+        doubt = (np.log(season) ** 2 + np.log(loose) ** 2) / (2 * DOUBT**2)
+        likely = -0.5 * centred @ solved - np.log(np.diag(factor[0])).sum() - doubt
+        if likely > likeliest:
+            likeliest, log_factor = likely, season * alike[:, week] @ solved
     factors = np.exp(log_factor)
     lengths = np.full(WEEKS, 7.0)
     lengths[-1] = YEAR_DAYS - 7 * (WEEKS - 1)
