@@ -25,7 +25,7 @@ from retinue.schema import SCHEMA_VERSION, InputError
 from retinue.sequences.season import Season
 from retinue.sequences.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CARD, CURVE_FILE = "weights.safetensors", "card.json", "curve.parquet"
 GIT_SECONDS = 10
 Card = dict[str, Any]
