@@ -14,6 +14,7 @@ import torch
 
 from retinue.accel import choose_engine
 from retinue.config import Engine
+from retinue.evaluation.realised import realised
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.trees import usable
 from retinue.models.btyd import Histories
@@ -159,3 +160,27 @@ def test_the_table_says_which_method_failed_and_why(monkeypatch: pytest.MonkeyPa
     table = bench_peers.markdown([bench_peers.cells("lightgbm", found, {})])
     assert table.splitlines()[-1].startswith("| lightgbm | failed: ValueError: no such thing |")
     assert {line.count("|") for line in table.splitlines()} == {len(bench_peers.HEADER) + 1}
+
+
+def test_leads_are_paired_by_customer() -> None:
+    rival = {"log_scores": [-2.0, -5.0]}
+    # leads of 1 and 3: mean 2, deviation √2, error 1
+    assert bench_peers.below({"log_scores": [-1.0, -2.0]}, rival) == "+2.0000 ± 1.0000 (+2.0 se)"
+    assert bench_peers.below({"log_scores": None}, rival) == bench_peers.below(rival, rival) == ""
+
+
+def test_whose_spend_halved_is_foretold_by_who_knows_it(tmp_path: Path) -> None:
+    store = shop(tmp_path)
+    task = bench_peer.Task(store, START + timedelta(days=200), 60)
+    buyers = bench_peer.summaries(task)
+    truth = realised(store.scan(), task.at, 60, store.local_zone).collect()
+    spend = buyers.join(truth, on="customer_id", how="left", maintain_order="left")[
+        "realised_spend"
+    ].to_numpy()
+    sure = bench_peer.Said((spend <= 0).astype(float), spend, spend)
+    wrong = bench_peer.Said((spend > 0).astype(float), -spend, -spend)
+    found = [
+        bench_peer.halved_auroc(task, bench_peer.table_of(buyers, 60, "made", said), truth)
+        for said in (sure, wrong)
+    ]
+    assert found == [1.0, 0.0]
