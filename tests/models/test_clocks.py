@@ -16,7 +16,17 @@ from scipy.stats import nbinom
 from torch import Tensor
 
 from retinue.models import clocks as head
-from retinue.models.clocks import ANCHOR, TIMESCALES, WIDTH, Clocks, J, anchor_of, clocks_from, neutral_raw
+from retinue.models.clocks import (
+    ANCHOR,
+    ANCHOR_DAYS,
+    TIMESCALES,
+    WIDTH,
+    Clocks,
+    J,
+    anchor_of,
+    clocks_from,
+    neutral_raw,
+)
 from retinue.models.log_space import log_negative_binomial, log_one_minus_exp, log_softplus, stirling_rest
 
 TEN_PERCENT = math.log(1.1) / 365
@@ -301,12 +311,12 @@ def test_negative_binomial_in_float32_against_fifty_digits(mean: float, shape: f
 def test_an_anchor_says_what_the_forecast_said() -> None:
     # Poisson buyers whose rate fades from λ as exp(-t/τ), τ between two clocks and beyond the slowest.
     rate, fade = row(0.002, 0.02, 0.1, 0.5)[:, None], row(200.0, 1e6, 30.0, 5_000.0)[:, None]
-    days = torch.tensor(TIMESCALES[:-1], dtype=torch.float64).round()
+    days = torch.tensor(ANCHOR_DAYS, dtype=torch.float64)
 
     def expected(h: Tensor) -> Tensor:
         return rate * fade * -torch.expm1(-h / fade)
 
-    anchor = anchor_of(days, -expected(days), expected(days), row(0.0, 0.1, -1.0, 2.0))
+    anchor = anchor_of(-expected(days), expected(days), row(0.0, 0.1, -1.0, 2.0))
     assert anchor.shape == (4, ANCHOR)
     clocks = clocks_from(torch.zeros(4, WIDTH), torch.zeros(()), anchor)
     between = row(2, 7, 30, 90, 200, 400, 700)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retinue.models.clocks import (
     ANCHOR,
+    ANCHOR_DAYS,
     WIDTH,
     Clocks,
     J,
@@ -28,14 +29,14 @@ from retinue.training.levels import settle, settle_shapes
 from retinue.training.objective import count_scores
 from tests.training.made import small, task
 
-DAYS = torch.tensor([3.0, 10, 30, 100, 300, 1_000], dtype=torch.float64)
+DAYS = torch.tensor(ANCHOR_DAYS, dtype=torch.float64)
 
 
 def anchored(rate: float) -> tuple[Network, Resident]:
     """An untrained network that corrects a Poisson forecast of this rate for everybody, and what it may learn from."""
     made = task()
     mean = (rate * DAYS).expand(len(made.readouts), -1)
-    anchor = anchor_of(DAYS, -mean, mean, torch.zeros(len(mean), dtype=torch.float64)).numpy()
+    anchor = anchor_of(-mean, mean, torch.zeros(len(mean), dtype=torch.float64)).numpy()
     seen = replace(made.readouts, anchor=anchor)
     made = replace(made, readouts=seen)
     network = new_network(made, small().model, neutral_raw(0.02, 0.3))

@@ -24,7 +24,7 @@ from retinue.forecasting.clocked import Clocked, by_customer, context_of, joined
 from retinue.forecasting.grid import Grid
 from retinue.forecasting.outlook import Outlook, Predictor
 from retinue.forecasting.trees import FIRST_DAYS, matrix, share_of, usable
-from retinue.models.clocks import ANCHOR, TIMESCALES, Clocks, anchor_of
+from retinue.models.clocks import ANCHOR, ANCHOR_DAYS, Clocks, anchor_of
 from retinue.models.sequence_losses import LEAST_VALUE
 from retinue.schema import CUSTOMER, CUTOFF, ORDER
 from retinue.sequences.readouts import Readouts, local_day
@@ -35,7 +35,6 @@ from retinue.training.checkpoint import Trained
 from retinue.training.fit import Task, fit_network
 from retinue.training.watch import Heard
 
-ANCHOR_DAYS = tuple(round(days) for days in TIMESCALES[:-1])
 FIRST_NAMES = ("first_log_orders", "first_log_orders_later", "first_log_odds", "first_log_value")
 LEAST_READOUTS = 200
 HELD_OUT_SALT = 7
@@ -228,7 +227,6 @@ def _anchor(said: Outlook, order_value: float) -> NDArray[np.float32]:
     """A first forecast as clocks; what it says of days it is taken to mean of business days."""
     p_churn, orders = (each[len(FIRST_DAYS) :].T for each in (said.p_churn, said.orders))
     columns = (
-        np.asarray(ANCHOR_DAYS),
         np.log(np.maximum(p_churn, np.finfo(np.float64).tiny)),
         orders,
         np.log(np.maximum(said.values.mean / order_value, LEAST_VALUE)),

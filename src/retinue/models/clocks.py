@@ -28,6 +28,9 @@ TIMESCALES = (*(3.0 * (3_650.0 / 3.0) ** (j / 10) for j in range(11)), 36_500.0)
 J = len(TIMESCALES)
 WIDTH = 2 * J + 4
 ANCHOR = 2 * J + 1
+ANCHOR_DAYS = tuple(
+    round(days) for days in TIMESCALES[:-1]
+)  # where another forecast is read, one for each clock but the last
 _PER_DAYS = 10.0  # softplus of a raw weight is in orders per 10 days where the clock is slower than that
 _BOUND = 12.0  # on the logs of shapes and values
 _TILT = 6.0  # on the logs of what a network makes of an anchor's weights
@@ -90,28 +93,28 @@ def clocks_from(raw: Tensor, power_raw: Tensor, anchor: Tensor | None = None, fr
 
 
 @torch.no_grad()
-def anchor_of(days: Tensor, log_survival: Tensor, orders: Tensor, log_value: Tensor) -> Tensor:
+def anchor_of(log_survival: Tensor, orders: Tensor, log_value: Tensor) -> Tensor:
     """The clocks nearest to another forecast, (R, ANCHOR) float32: log weights a and r, log mean value.
 
-    The weights minimise the relative Kullback-Leibler divergence from A and Q at the days given, by its
-    multiplicative updates (Lee and Seung 2001, theorem 2) from an even start.
+    The weights minimise the relative Kullback-Leibler divergence from A and Q at `ANCHOR_DAYS`, by its
+    multiplicative updates (Lee and Seung 2001, theorem 2).
 
     Args:
-        days: (H,) > 0, business days.
-        log_survival: (R, H) log P(no order within them).
-        orders: (R, H) orders expected within them.
+        log_survival: (R, J - 1) log P(no order within so many business days).
+        orders: (R, J - 1) orders expected within them.
         log_value: (R,) log mean value of an order, median orders.
     """
     mass = (-log_survival).clamp(min=1e-12, max=_MOST_MASS)
     some = -torch.expm1(-mass)
     later = (orders / some - 1).clamp(min=1e-12) / _log_later_share(mass).exp()
-    phase = _log_phase(days, mass).exp()  # (H, J)
+    days = torch.tensor(ANCHOR_DAYS, dtype=mass.dtype, device=mass.device)
+    phase = _log_phase(days, mass).exp()  # (J - 1, J)
     logs = [_nearest_weights(each, phase).log() for each in (mass, later)]
     return torch.cat([*logs, log_value[:, None]], 1).float()
 
 
 def _nearest_weights(wanted: Tensor, phase: Tensor) -> Tensor:
-    """Weights ≥ 0, (R, J), whose sums over the clocks are near what is wanted, (R, H), in ratio."""
+    """Weights ≥ 0, (R, J), whose sums over the clocks are near what is wanted, (R, J - 1), in ratio."""
     steps = wanted.diff(dim=1, prepend=torch.zeros_like(wanted[:, :1]))
     steps = torch.maximum(steps, _LEAST_STEP * wanted)
     # a start near the end for who orders on at one rate as for who stops; the slowest clock is one that hardly fades
