@@ -1,6 +1,6 @@
-"""Totals where the season turns or cohorts shrink, on worlds: python scripts/bench_season.py [WORLD …] [--customers n].
+"""Totals where the season turns or cohorts shrink, on worlds: python scripts/bench_season.py [WORLD …] [--customers n] [--seeds n …].
 
-Each world is simulated with three seeds, and forecast by each method in a process of its own (bench_peer.py).
+Each world is simulated once per seed, and forecast by each method in a process of its own (bench_peer.py).
 `lightgbm` is a plain booster; it needs the extra `bench` and is left out without it.
 """
 
@@ -93,15 +93,16 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("worlds", nargs="*", default=list(WORLDS), metavar="WORLD")
     words.add_argument("--customers", type=int, default=3_000)
+    words.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     asked = words.parse_args()
     for name in asked.worlds:
-        by_seed = [misses(name, seed, asked.customers) for seed in SEEDS]
+        by_seed = [misses(name, seed, asked.customers) for seed in asked.seeds]
         table = Table(
             "method", "orders %, by seed", *(f"{figure}, mean ± sd" for figure in FIGURES), title=name
         )
         for method in by_seed[0]:
             rows = np.array([found[method] for found in by_seed])
-            spread = zip(rows.mean(0), rows.std(0, ddof=1), strict=True)
+            spread = zip(rows.mean(0), rows.std(0, ddof=min(1, len(rows) - 1)), strict=True)
             each = ", ".join(f"{one:+.1f}" for one in rows[:, 0])
             table.add_row(method, each, *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in spread))
         Console(width=130).print(table)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retinue.config import Rung
@@ -164,6 +164,7 @@ def history(draw: st.DrawFn) -> tuple[float, float, float]:
     name=st.sampled_from(sorted(MODELS)),
     delta=st.floats(0, 0.5),
 )
+@example(rows=[(0.0, 0.0, 0.0)], logs=(2.0, 0.0, 2.0, 0.0), name="bg_nbd", delta=0.5)
 def test_invariants_hold_for_any_history_and_parameters(
     rows: list[tuple[float, float, float]], logs: tuple[float, ...], name: str, delta: float
 ) -> None:
