@@ -1,4 +1,6 @@
-"""Totals where the season turns or cohorts shrink, on worlds: python scripts/bench_season.py [WORLD …] [--customers n] [--seeds n …].
+"""Totals where the season turns or cohorts shrink, on worlds.
+
+python scripts/bench_season.py [WORLD …] [--customers n] [--seeds n …]
 
 Each world is simulated once per seed, and forecast by each method in a process of its own (bench_peer.py).
 `lightgbm` is a plain booster; it needs the extra `bench` and is left out without it.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from retinue.forecasting.scoring import Scored
     from retinue.forecasting.sequence import SequencePredictor
     from retinue.pipeline import Run
+    from retinue.pretraining.pretrained import Pretrained
 
 MULTIRUN = "--multirun"
 
@@ -101,7 +102,7 @@ def _multirun(command: str, words: list[str], screen: Console) -> int:
     return 0
 
 
-def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
+def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:  # noqa: PLR0911
     """Does the command; what it returns shows the result."""
     if command == "worlds":
         return _world(options)
@@ -115,6 +116,10 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:
         from retinue.train import run_train
 
         return partial(_show_train, *run_train(options, progress))
+    if command == "pretrain":
+        from retinue.pretrain import run_pretrain
+
+        return partial(_show_pretrain, *run_pretrain(options))
     if command == "forecast" and options.checkpoint is not None:
         from retinue.score import run_scoring
 
@@ -145,6 +150,24 @@ def _show_train(run: Run, folder: Path, predictor: SequencePredictor) -> None:
             f"{card['tokens_per_second']:,.0f} tokens/s, {card['padding_waste']:.0%} padding"
         )
         print(f"train: done; the checkpoint is in {folder}")
+
+
+def _show_pretrain(folder: Path, found: Pretrained) -> None:
+    """How the base model does on held-out families, from the first process alone."""
+    from retinue.accel import process_rank
+
+    if process_rank() == 0:
+        card = found.trained.card
+        table = Table("held-out bases", "bases", "log score of counts", "total off, median")
+        for name, row in sorted(card["held_out"].items()):
+            off = f"{row['log_total_off']:.1%}"
+            table.add_row(name, str(row["bases"]), f"{row['log_score']:.4f}", off)
+        Console().print(table)
+        print(
+            f"pretrain: best at step {card['best_step']:,} with a held-out log score of {card['best_log_score']:.4f}; "
+            f"{card['weights']:,} weights"
+        )
+        print(f"pretrain: done; the base model is in {folder}")
 
 
 def _world(options: Options) -> Callable[[], None]:

@@ -47,6 +47,7 @@ class Rung(Enum):
     bg_nbd = "bg_nbd"
     mbg_nbd = "mbg_nbd"
     pareto_nbd = "pareto_nbd"
+    zero_shot = "zero_shot"
     xgboost = "xgboost"
     blend = "blend"
     sequence_gru = "sequence_gru"
@@ -255,6 +256,24 @@ class TrainingOptions:
 
 
 @dataclass
+class PretrainingOptions:
+    """How the base model learns from simulated bases (`retinue pretrain`)."""
+
+    steps: int = option(5_000, "optimiser steps")
+    bases: int = option(12, "simulated bases per step, over all processes; each comes three times")
+    customers: int = option(160, "of each base, at most")
+    width: int = option(96, "of the encoder's state", "numbers")
+    dropout: float = option(0.02, "of hidden numbers while training", "share")
+    learning_rate: float = option(1e-3, "peak of warm-up and cosine")
+    law_bases: int = option(5_000, "bases that the first law learns from")
+    law_steps: int = option(4_000, "its steps")
+    judged: int = option(96, "held-out bases, half of them of families that training never sees")
+    check_every: int = option(200, "steps between looks at the held-out bases")
+    patience: int = option(1_000, "looks without a better log score before training stops")
+    workers: int = option(1, "processes that simulate ahead; 0 = the training one does")
+
+
+@dataclass
 class ScoringOptions:
     """Which part of the base a process scores with a checkpoint (`retinue forecast checkpoint=…`)."""
 
@@ -278,6 +297,7 @@ class Options:
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
     trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp")
     training: TrainingOptions = option(TrainingOptions, "how a network learns")
+    pretraining: PretrainingOptions = option(PretrainingOptions, "how the base model learns")
     scoring: ScoringOptions = option(ScoringOptions, "which part of the base a process scores")
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
     horizon_days: Any = option(
@@ -286,11 +306,12 @@ class Options:
     output: str | None = option(None, "folder for everything the run leaves; null = runs/<data.name>")
     forecaster: Rung = option(
         Rung.auto,
-        "auto (best on held-out history), own_rate, bg_nbd, mbg_nbd, pareto_nbd, xgboost, blend, sequence_gru or "
-        "sequence_transformer",
+        "auto (best on held-out history), own_rate, bg_nbd, mbg_nbd, pareto_nbd, zero_shot, xgboost, blend, sequence_gru "
+        "or sequence_transformer",
     )
     checkpoint: str | None = option(
-        None, "folder that retinue train has left: forecast with it, shard by shard, nothing is fitted"
+        None,
+        "folder that retinue train or pretrain has left: forecast with it, shard by shard, nothing is fitted",
     )
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")

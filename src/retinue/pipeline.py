@@ -129,7 +129,8 @@ def _forecast(run: Run) -> None:
     forecasts, metrics = [], {}
     for cutoff in run.cutoffs:
         known = features.filter(pl.col(CUTOFF) == cutoff)
-        training = training_at(store, cutoff, options.horizons, options, known)
+        with_past = options.forecaster is not Rung.zero_shot  # which needs none
+        training = training_at(store, cutoff, options.horizons, options, known, with_past)
         rung, scores = options.forecaster, None
         if rung is Rung.auto:
             rung, scores = champion(training)

@@ -7,9 +7,11 @@ from typing import Any
 
 from retinue.accel import process_count, process_rank
 from retinue.config import Options
+from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.saved import SavedRung, load_rung
 from retinue.forecasting.scoring import Scored, Scoring, Share, score
 from retinue.pipeline import advance
+from retinue.pretraining.pretrained import LAW
 from retinue.reporting.tracking import track_forecasts
 from retinue.runs import Progress, Run, Stage, stage_key, unheard
 from retinue.schema import InputError
@@ -33,7 +35,8 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
         process_rank() if asked.rank is None else asked.rank,
         process_count() if asked.world_size is None else asked.world_size,
     )
-    rung = load_rung(Path(options.checkpoint))
+    folder = Path(options.checkpoint)
+    rung = load_base_model(folder) if (folder / LAW).is_file() else load_rung(folder)
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
     scoring = Scoring(
         rung, run.store, TokenStore.open(run.folder / "tokens"), run.cutoffs, options.horizons, options.value
@@ -45,12 +48,12 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
     return run, done
 
 
-def _lineage(rung: SavedRung, scoring: Scoring) -> dict[str, Any]:
+def _lineage(rung: SavedRung | BaseModel, scoring: Scoring) -> dict[str, Any]:
     """Where the forecasts come from."""
     return {
         "checkpoint_key": rung.trained.card["key"],
         "checkpoint_digest": rung.digest,
-        "trained_on": rung.trained.card["data_fingerprint"],
+        "trained_on": rung.trained.card.get("data_fingerprint", "simulated bases"),
         "cutoffs": [cutoff.isoformat() for cutoff in scoring.cutoffs],
         "horizons": list(scoring.horizons),
     }

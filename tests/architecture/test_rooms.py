@@ -26,8 +26,11 @@ MAY_IMPORT = {
     "sequences": {"schema", "config", "accel", "events"},
     "models": {"schema", "config", "accel", "events", "sequences"},
     "training": {"schema", "config", "accel", "events", "sequences", "models"},
+    "pretraining": {"schema", "config", "accel", "events", "worlds", "sequences", "models", "training"},
     "evaluation": {"schema", "config", "events", "models"},
-    "forecasting": {"schema", "config", "accel", "events", "features", "sequences", "models", "training", "evaluation"},
+    "forecasting": {
+        "schema", "config", "accel", "events", "features", "sequences", "models", "training", "pretraining", "evaluation",
+    },
     "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "forecasting"},
     "reporting": {
         "schema", "config", "events", "features", "segments", "models", "training", "evaluation", "forecasting",
@@ -37,6 +40,7 @@ MAY_IMPORT = {
 MAY_IMPORT["runs"] = {"schema", "config", "events"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
+MAY_IMPORT["pretrain"] = set(MAY_IMPORT)
 MAY_IMPORT["score"] = set(MAY_IMPORT)
 MAY_IMPORT["help"] = {"schema", "config"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

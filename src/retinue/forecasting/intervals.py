@@ -78,6 +78,9 @@ class Levels:
         return self.by_group[groups(buyers, self.new_days, self.edges)]
 
 
+NOMINAL = Levels(np.full(len(NAMES), COVERAGE), 0)  # where no past is known
+
+
 def spend_distribution(said: Outlook, i: int) -> HurdleLogNormal:
     """Of spend within the i-th horizon."""
     some = np.maximum(1 - said.p_churn[i], np.finfo(np.float64).eps)

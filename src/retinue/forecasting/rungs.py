@@ -20,12 +20,13 @@ from retinue.features.query import available_at, features_at
 from retinue.forecasting.blend import EQUAL, Blend, best_weight, mixed_trials
 from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
 from retinue.forecasting.grid import Grid, grid_at
-from retinue.forecasting.intervals import Levels, fit_levels
+from retinue.forecasting.intervals import NOMINAL, Levels, fit_levels
 from retinue.forecasting.outlook import Law, Outlook, Predictor, fit_law
 from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
 from retinue.forecasting.trees import fit_trees
 from retinue.forecasting.trials import Trial, lead
+from retinue.forecasting.zero_shot import shipped_model, zero_shot_at
 from retinue.models.own_rate import OwnRate
 from retinue.schema import (
     CUSTOMER,
@@ -90,7 +91,7 @@ class Training:
             self.kept[rung, offset] = self._fit(rung, offset)
         return self.kept[rung, offset]
 
-    def _fit(self, rung: Rung, offset: int) -> Predictor:
+    def _fit(self, rung: Rung, offset: int) -> Predictor:  # noqa: PLR0911
         match rung:
             case _ if self.buyers.is_empty():
                 return NOBODY
@@ -99,6 +100,8 @@ class Training:
                 return fit_law(rung, self._buyers(offset), next(same, None))
             case Rung.xgboost | Rung.sequence_gru | Rung.sequence_transformer if self.grid is None:
                 return self.predictor(self.best_law, offset)
+            case Rung.zero_shot:
+                return self._zero_shot(offset)
             case Rung.xgboost:
                 assert self.grid is not None
                 device = xgboost_device(choose_engine(self.options.engine))
@@ -121,6 +124,12 @@ class Training:
             case Rung.auto:
                 raise ValueError("rung auto names no model: choose one first.")
         assert_never(rung)
+
+    def _zero_shot(self, offset: int) -> Predictor:
+        """The base model; the best law where there are features alone, and no events to read."""
+        if self.histories is None:
+            return self.predictor(self.best_law, offset)
+        return zero_shot_at(shipped_model(), self.histories.tokens, self._buyers(offset)[CUTOFF][0])
 
     def _blend(self, offset: int) -> Predictor:
         """The best law, the trees and the networks asked for, one after the other weighed against those before it."""
@@ -233,6 +242,7 @@ def training_at(
     horizons: Sequence[int],
     options: Options,
     features: pl.DataFrame | None = None,
+    with_past: bool = True,
 ) -> Training:
     """What every rung may learn from at a cutoff; nothing after it is read.
 
@@ -242,13 +252,14 @@ def training_at(
         horizons: asked for, whole days.
         options: engine, seed, value and segments.new_days.
         features: the features at the cutoff, where they are made already.
+        with_past: whether to look at past cutoffs; without them laws are fitted and nothing is tried.
     """
     engine = choose_engine(options.engine)
     if features is None:
         known, zone = history(store.scan(), cutoff), store.local_zone
         asked = features_at(known, cutoff, zone, features=available_at(known, cutoff, zone)[0])
         features = collect(asked, engine)
-    grid = grid_at(store, cutoff, horizons, engine)
+    grid = grid_at(store, cutoff, horizons, engine) if with_past else None
     return Training(buyers_of(features), grid, options, histories=Histories(store, cutoff))
 
 
@@ -259,7 +270,12 @@ def fit_rung(rung: Rung, training: Training) -> Scorer:
         rung: any but auto. xgboost corrects the best law; without enough past it is that law.
         training: from `training_at`.
     """
-    predictor, trials = training.predictor(rung), training.trials(rung)
+    predictor = training.predictor(rung)
+    if (
+        rung is Rung.zero_shot
+    ):  # it has no past of its own: what it says stands, with the intervals of its distribution
+        return Scorer(rung, predictor, NOMINAL, training.options, ())
+    trials = training.trials(rung)
     correction = correction_of(trials, training.grid.layout.disjoint_windows) if training.grid else None
     if correction is not None:
         predictor = Recalibrated(predictor, correction)

@@ -20,7 +20,7 @@ from retinue.features.query import CATALOGUE
 from retinue.forecasting.blend import Blend
 from retinue.forecasting.calibration import Correction, Recalibrated
 from retinue.forecasting.clocked import Clocked
-from retinue.forecasting.intervals import COVERAGE, NAMES, Levels, tier_edges
+from retinue.forecasting.intervals import NAMES, NOMINAL, Levels, tier_edges
 from retinue.forecasting.outlook import Law, Predictor
 from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.sequence import SequencePredictor
@@ -77,8 +77,7 @@ class SavedRung:
 
     def features(self, columns: Sequence[str]) -> tuple[Feature, ...]:
         """What must be known of customers at a cutoff, of what events with these columns support."""
-        asked = NEEDED.union(self.columns)
-        return split([feature for feature in CATALOGUE if feature.name in asked], columns, None)[0]
+        return needed(columns, self.columns)
 
     def rows(
         self, predictor: Predictor, buyers: pl.DataFrame, horizons: Sequence[int], value: ValueOptions
@@ -91,9 +90,27 @@ class SavedRung:
             horizons: whole days.
             value: margin and discounting.
         """
-        said = predictor.outlook(buyers, horizons, value.discount_rate_yearly)
-        wait = predictor.next_order_days(buyers)
-        return rows_of(buyers, said, wait, horizons, self.name, self.levels, value)
+        return rows_said(predictor, buyers, horizons, self.name, self.levels, value)
+
+
+def needed(columns: Sequence[str], more: Sequence[str] = ()) -> tuple[Feature, ...]:
+    """The features that rows of `forecasts` are made with, and some more, of what events with these columns support."""
+    asked = NEEDED.union(more)
+    return split([feature for feature in CATALOGUE if feature.name in asked], columns, None)[0]
+
+
+def rows_said(
+    predictor: Predictor,
+    buyers: pl.DataFrame,
+    horizons: Sequence[int],
+    name: str,
+    levels: Levels,
+    value: ValueOptions,
+) -> pl.DataFrame:
+    """Rows of `forecasts` of what a rung of this name says of buyers at one cutoff."""
+    said = predictor.outlook(buyers, horizons, value.discount_rate_yearly)
+    wait = predictor.next_order_days(buyers)
+    return rows_of(buyers, said, wait, horizons, name, levels, value)
 
 
 def save_rung(scorer: Scorer, buyers: pl.DataFrame, folder: Path) -> None:
@@ -185,7 +202,7 @@ def _predictor(told: Plain) -> Predictor:
 
 def _levels(told: Plain | None) -> Levels:
     if told is None:
-        return Levels(np.full(len(NAMES), COVERAGE), 0)
+        return NOMINAL
     by_group = np.array([told["by_group"][name] for name in NAMES])
     edges = tuple(np.inf if edge is None else float(edge) for edge in told["edges"])
     return Levels(by_group, told["new_days"], edges)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,14 @@ from retinue.features.catalogue import Feature
 from retinue.features.frames import Whole
 from retinue.features.query import features_at
 from retinue.features.table import whole_at
+from retinue.forecasting.base_model import BaseModel
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, context_of
+from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.table import buyers_of, forecasts_table
 from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, InputError
-from retinue.sequences.tokens import Ints, TokenStore
+from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
 FOLDER, STAMPS = "forecasts", ".scored"
@@ -65,11 +67,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Moment:
-    """What all customers share at a cutoff: sums over the base for features, and the network's context."""
+    """What all customers share at a cutoff: sums over the base for features, and what the rung knows of the base.
+
+    `rung` gives the predictor for customers with some tokens.
+    """
 
     cutoff: datetime
     whole: Whole
-    context: Tensor | None
+    rung: Callable[[Tokens], Predictor]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Scoring:
     """A rung, the base it is asked about, and what is asked.
 
     Attributes:
-        rung: From `load_rung`.
+        rung: From `load_rung` or `load_base_model`.
         store: Prepared events.
         tokens: The same events as tokens, in as many shards.
         cutoffs: Last instants of history.
@@ -85,7 +90,7 @@ class Scoring:
         value: Margin and discounting.
     """
 
-    rung: SavedRung
+    rung: SavedRung | BaseModel
     store: Store
     tokens: TokenStore
     cutoffs: Sequence[datetime]
@@ -110,7 +115,7 @@ class Scoring:
     def moments(self) -> tuple[Moment, ...]:
         """Made when the first shard is scored; reads every shard, one at a time."""
         wholes = [(cutoff, whole_at(self.store, cutoff)) for cutoff in sorted(set(self.cutoffs))]
-        return tuple(Moment(cutoff, whole, self._context(cutoff, whole)) for cutoff, whole in wholes)
+        return tuple(Moment(cutoff, whole, self._rung_at(cutoff, whole)) for cutoff, whole in wholes)
 
     def shard(self, shard: int) -> pl.DataFrame:
         """The `forecasts` of a shard's customers, sorted by customer_id, cutoff, horizon_days."""
@@ -127,16 +132,23 @@ class Scoring:
         buyers = self._buyers(events, moment.cutoff, moment.whole)
         if buyers.is_empty():
             return forecasts_table([])
-        predictor = self.rung.predictor(self.tokens.read([shard], who), moment.context)
+        predictor = moment.rung(self.tokens.read([shard], who))
         return self.rung.rows(predictor, buyers, sorted(set(self.horizons)), self.value)
 
     def _buyers(self, events: pl.LazyFrame, cutoff: datetime, whole: Whole) -> pl.DataFrame:
         asked = features_at(events, cutoff, self.store.local_zone, features=self.features, whole=whole)
         return buyers_of(asked.collect())
 
-    def _context(self, cutoff: datetime, whole: Whole) -> Tensor | None:
+    def _rung_at(self, cutoff: datetime, whole: Whole) -> Callable[[Tokens], Predictor]:
+        match self.rung:
+            case BaseModel():
+                return self.rung.at(self.tokens, cutoff)
+            case SavedRung():
+                return partial(self.rung.predictor, context=self._context(self.rung, cutoff, whole))
+
+    def _context(self, rung: SavedRung, cutoff: datetime, whole: Whole) -> Tensor | None:
         """Of the customers of lowest code in the base, whichever their shard."""
-        if self.rung.trained.network.readout.context is None:
+        if rung.trained.network.readout.context is None:
             return None
         shards = range(self.store.manifest.shards)
         ordered = pl.col(EVENT_TYPE) == ORDER
@@ -149,10 +161,8 @@ class Scoring:
             return None
         events = pl.concat([self.store.scan(s).filter(pl.col(CUSTOMER).is_in(who)).collect() for s in shards])
         tokens = self.tokens.read(customers=who)
-        asked = SequencePredictor(self.rung.trained, tokens, self.rung.first, self.rung.columns)
-        return context_of(
-            self.rung.trained, tokens, asked.readouts(self._buyers(events.lazy(), cutoff, whole))
-        )
+        asked = SequencePredictor(rung.trained, tokens, rung.first, rung.columns)
+        return context_of(rung.trained, tokens, asked.readouts(self._buyers(events.lazy(), cutoff, whole)))
 
 
 def score(

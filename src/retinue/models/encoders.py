@@ -9,9 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from retinue.models.attention import Layout, attend, layout, rotate, turns
 
-PADDING_LIMIT = (
-    4  # a table this many times as large as its tokens costs more than stepping through shrinking batches
-)
+PADDING_LIMIT = 4  # a table this many times as large as its tokens costs more than several of like lengths
 ROTARY_EXPONENTS = (1.0, 12.0)  # turns of 2 to 4,096 summed log1p days
 
 
@@ -71,9 +69,21 @@ class GRUEncoder(nn.Module):
         Returns:
             (N, width).
         """
+        lengths = cu_seqlens.diff()
+        if len(lengths) * max_len <= PADDING_LIMIT * len(x):
+            return self._padded(x, cu_seqlens, max_len)
+        level = lengths.clamp(min=1).float().log2().ceil().int()
+        level_of = level.repeat_interleave(lengths.long(), output_size=len(x))
+        places, states = [], []
+        for each in sorted(set(level.tolist())):
+            place, mine = (level_of == each).nonzero()[:, 0], lengths[level == each]
+            begins = functional.pad(mine.cumsum(0), (1, 0)).int()
+            places.append(place)
+            states.append(self._padded(x[place], begins, int(mine.max())))
+        return torch.cat(states)[torch.cat(places).argsort()]
+
+    def _padded(self, x: Tensor, cu_seqlens: Tensor, max_len: int) -> Tensor:
         table = layout(cu_seqlens, len(x), max_len)
-        if table.customers * max_len > PADDING_LIMIT * len(x):
-            return self._stepped(x, table, None)[0]
         return table.unpad(self.gru(table.pad(x))[0])
 
     def start(self, customers: int) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ class Tokens:
     def owner(self) -> Ints:
         """Row of the customer of each token, (N,)."""
         return np.repeat(np.arange(len(self.customer)), self.lengths)
+
+    def take(self, rows: Ints) -> Tokens:
+        """The tokens of some customers, by their rows, ascending."""
+        columns: dict[str, Any] = _gathered(vars(self), rows)
+        return replace(self, **columns)
 
     def of_kind(self, name: str) -> NDArray[np.bool_]:
         """Whether each token is of this event type, (N,)."""

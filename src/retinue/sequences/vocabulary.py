@@ -89,7 +89,7 @@ def fit_vocabulary(tokens: Tokens, training_end: datetime) -> Vocabulary:
     kind = tokens.kind[known]
     orders = tokens.money[known & tokens.of_kind(ORDER)]
     gaps = np.expm1(tokens.log_gap[known].astype(np.float64))
-    order_value = _middle(orders)
+    order_value = middle(orders)
     seen_kinds = _ranked(kind, [tokens.kinds[i] for i in range(len(tokens.kinds))])
     fields, codes = [], []
     for i, field in enumerate(tokens.fields):
@@ -107,7 +107,7 @@ def fit_vocabulary(tokens: Tokens, training_end: datetime) -> Vocabulary:
             names.append(name)
             edges.append(_quantiles(values, BINS))
     return Vocabulary(
-        tuple(seen_kinds), tuple(fields), tuple(codes), tuple(names), tuple(edges), order_value, _middle(gaps)
+        tuple(seen_kinds), tuple(fields), tuple(codes), tuple(names), tuple(edges), order_value, middle(gaps)
     )
 
 
@@ -158,7 +158,7 @@ def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
 
 
-def _middle(values: NDArray[np.float64]) -> float:
+def middle(values: NDArray[Any]) -> float:
     """Median of the values above 0, or 1."""
     above = values[values > 0]
     return float(np.median(above)) if len(above) else 1.0

@@ -21,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from retinue.accel import matmul_rate
-from retinue.config import Accelerator, ModelOptions, Options, TrainerOptions
+from retinue.config import Accelerator, ModelOptions, Options, TrainerOptions, TrainingOptions
 from retinue.events.store import write_table, write_text
 from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape
@@ -106,7 +106,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None, heard: He
     if out is not None and (found := _finished(out, key)) is not None:
         log.info("train: %s is finished, kept", out)
         return found
-    trainer = _trainer(options)
+    trainer = trainer_of(options.trainer, options.training)
     device = trainer.strategy.root_device
     data = _resident(task, task.readouts, device)
     held = _resident(task, task.inner, device) if task.inner is not None and len(task.inner) else None
@@ -117,9 +117,9 @@ def fit_network(task: Task, options: Options, out: Path | None = None, heard: He
     mixed = options.model.context
     watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    start = _last(out, key, trainer.is_global_zero) if out is not None else None
+    start = last_of(out, key, trainer.is_global_zero) if out is not None else None
     with torch.random.fork_rng(devices=[]):
-        _run(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), start)
+        run_steps(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), start)
     put_on(network, watch.best)
     if held is not None:
         settle_shapes(network, held, mixed)
@@ -220,8 +220,12 @@ def _neutral(data: Resident) -> Tensor:
     return neutral_raw(rate, gone, value, refund_share=refunds / gross if gross > 0 else 0.0)
 
 
-def _trainer(options: Options) -> lightning.Trainer:
-    asked = options.trainer
+def trainer_of(asked: TrainerOptions, training: TrainingOptions) -> lightning.Trainer:
+    """A trainer of steps on the hardware asked for; quiet, with nothing of its own kept.
+
+    Raises:
+        InputError: no GPU where one is asked for.
+    """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     on_gpu = _on_gpu(asked)
@@ -234,8 +238,8 @@ def _trainer(options: Options) -> lightning.Trainer:
         num_nodes=asked.nodes,
         strategy=spread if many else "auto",
         precision="bf16-mixed" if asked.bf16 and on_gpu else "32-true",
-        max_steps=options.training.steps,
-        gradient_clip_val=options.training.clip,
+        max_steps=training.steps,
+        gradient_clip_val=training.clip,
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,
@@ -252,7 +256,12 @@ def _on_gpu(asked: TrainerOptions) -> bool:
     return there and asked.accelerator is not Accelerator.cpu
 
 
-def _run(trainer: lightning.Trainer, module: SequenceModule, data: StepData, start: Path | None) -> None:
+def run_steps(
+    trainer: lightning.Trainer,
+    module: SequenceModule,
+    data: lightning.LightningDataModule,
+    start: Path | None,
+) -> None:
     """Fits; Ctrl-C comes through as such, where Lightning would end the process."""
     stops = signal.getsignal(signal.SIGINT)
     try:
@@ -280,7 +289,7 @@ def _finished(folder: Path, key: str) -> Trained | None:
     return load_checkpoint(folder)
 
 
-def _last(folder: Path, key: str, may_write: bool) -> Path | None:
+def last_of(folder: Path, key: str, may_write: bool) -> Path | None:
     """Where an earlier run of the same task stopped; what another left is not gone on with."""
     last, known = folder / LAST, folder / KEY
     if last.is_file() and known.is_file() and known.read_text(encoding="utf-8") == key:

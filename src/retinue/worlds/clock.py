@@ -50,8 +50,8 @@ class Curve:
         """The factor on each day; any shape."""
         if self.plain:
             return np.broadcast_to(1.0, np.shape(day))
-        place = np.floor(day - self.edges[0]).astype(np.int64)
-        return np.asarray(self.factor[np.clip(place, 0, len(self.factor) - 1)])
+        place = np.clip(np.floor(day - self.edges[0]), 0, len(self.factor) - 1)  # days may be infinite
+        return np.asarray(self.factor[place.astype(np.int64)])
 
 
 @dataclass(frozen=True)

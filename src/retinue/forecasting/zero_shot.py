@@ -1,0 +1,162 @@
+"""The zero-shot rung: the pretrained base model reads a base that it has never seen; nothing is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache, reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, Clocked, context_of, joined, read_clocks
+from retinue.models.clocks import Clocks
+from retinue.pretraining.pretrained import Pretrained, load_pretrained
+from retinue.pretraining.reading import Reading, law_inputs, reading_of, readouts_of
+from retinue.schema import CUSTOMER, InputError
+from retinue.sequences.behaviour import behaviour_at, units_of
+from retinue.sequences.tokens import Ints, Tokens
+from retinue.training.checkpoint import CARD, Trained
+
+Shards = Callable[[], Iterable[Tokens]]
+CUSTOMERS_AT_ONCE = 65_536
+
+
+def shipped() -> Path:
+    """The folder of the base model that comes with the package, in a checkout or in an installed wheel.
+
+    Raises:
+        InputError: it is not there.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "checkpoints" / "base", here.parents[1] / "checkpoints" / "base"):
+        if (folder / CARD).is_file():
+            return folder
+    raise InputError(
+        "forecaster=zero_shot: the shipped base model is missing from checkpoints/base. Install retinue again, or "
+        "make one with retinue pretrain and give its folder as checkpoint=."
+    )
+
+
+@lru_cache(maxsize=2)
+def shipped_model() -> Pretrained:
+    """The shipped base model, read once."""
+    return load_pretrained(shipped())
+
+
+@dataclass(frozen=True)
+class BaseAt:
+    """A base as the base model sees it at a cutoff.
+
+    Attributes:
+        trained: The network in the base's units and season.
+        reading: Of the base.
+        context: What its customers tell of it, (1, inducing, width).
+        unlikeness: Share of simulated bases that are less unusual; above 1 it lies outside the prior.
+    """
+
+    trained: Trained
+    reading: Reading
+    context: Tensor | None
+    unlikeness: float
+
+
+@dataclass(frozen=True)
+class ZeroShot(Clocked):
+    """The base model as a rung at one cutoff.
+
+    Attributes:
+        base: Of all customers.
+        tokens: Of all customers that it will be asked about.
+    """
+
+    base: BaseAt
+    tokens: Tokens
+    latest: list[tuple[pl.DataFrame, Clocks]] = field(default_factory=list, compare=False)
+
+    @property
+    def trained(self) -> Trained:  # type: ignore[override]
+        """The network in the base's units."""
+        return self.base.trained
+
+    @property
+    def zone(self) -> str:
+        """Where days are read."""
+        return self.tokens.zone
+
+    def read(self, buyers: pl.DataFrame) -> Clocks:
+        """What the network says of each buyer, in float64, in the order of the rows."""
+        codes = buyers[CUSTOMER].to_numpy()
+        order = np.argsort(codes, kind="stable")
+        ascending = codes[order]
+        said = [
+            clocks_of(self.base, self.tokens, ascending[begin : begin + CUSTOMERS_AT_ONCE])
+            for begin in range(0, len(codes), CUSTOMERS_AT_ONCE)
+        ]
+        return joined(said, torch.from_numpy(np.argsort(order)))
+
+
+def zero_shot_at(model: Pretrained, tokens: Tokens, cutoff: datetime) -> ZeroShot:
+    """The base model on a base whose tokens are all at hand."""
+    return ZeroShot(base_at(model, lambda: [tokens], _first_of(tokens), cutoff), tokens)
+
+
+def base_at(model: Pretrained, shards: Shards, some: Callable[[Ints], Tokens], cutoff: datetime) -> BaseAt:
+    """Reads a base at a cutoff; two passes over its shards, one at a time.
+
+    Args:
+        model: the base model.
+        shards: gives the tokens of each shard.
+        some: gives the tokens of some customers, by their codes.
+        cutoff: what became available later is not looked at.
+
+    Raises:
+        InputError: nobody had ordered by the cutoff.
+    """
+    units = units_of(shards(), cutoff)
+    found = [behaviour_at(tokens, cutoff, units) for tokens in shards()]
+    sums = reduce(add, (each.sums for each in found))
+    if not float(sums.customers):
+        raise InputError(f"cutoff={cutoff:%Y-%m-%d}: nobody had ordered by then. Give a later cutoff.")
+    reading = reading_of(model.law, model.trained.vocabulary, sums, units, cutoff)
+    trained = replace(model.trained, vocabulary=reading.vocabulary, season=units.season)
+    codes = np.sort(np.concatenate([each.customer for each in found]))[:CONTEXT_CUSTOMERS]
+    members = some(codes)
+    context = context_of(trained, members, readouts_of(reading, behaviour_at(members, cutoff, units), cutoff))
+    unlikeness = model.prior.unlikeness(law_inputs(sums, reading.summary))
+    return BaseAt(trained, reading, context, unlikeness)
+
+
+def clocks_of(base: BaseAt, tokens: Tokens, codes: Ints) -> Clocks:
+    """What the network says of customers, by their ascending codes.
+
+    Raises:
+        InputError: one of them has no order known at the cutoff.
+    """
+    mine = _chosen(tokens, codes)
+    behaviour = behaviour_at(mine, base.reading.cutoff, base.reading.units)
+    if not np.array_equal(behaviour.customer, codes):
+        missing = np.setdiff1d(codes, behaviour.customer)
+        raise InputError(
+            f"features: {len(missing):,} customers (first: {missing[:1]}) have no order in the tokens at the cutoff. "
+            "Take features and tokens from the same events."
+        )
+    readouts = readouts_of(base.reading, behaviour, base.reading.cutoff)
+    return read_clocks(base.trained, mine, readouts, base.context)
+
+
+def _chosen(tokens: Tokens, codes: Ints) -> Tokens:
+    if np.array_equal(tokens.customer, codes):
+        return tokens
+    place = np.searchsorted(tokens.customer, codes)
+    place = np.minimum(place, max(len(tokens.customer) - 1, 0))
+    return tokens.take(place[tokens.customer[place] == codes])
+
+
+def _first_of(tokens: Tokens) -> Callable[[Ints], Tokens]:
+    return lambda codes: _chosen(tokens, codes)

@@ -1,0 +1,1 @@
+"""A network that has seen thousands of simulated bases, and reads one that it has never seen."""

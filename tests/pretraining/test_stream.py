@@ -1,0 +1,114 @@
+"""The stream of simulated bases: the same for the same seed and number, wherever it starts and whoever makes it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from retinue.models.clocks import ANCHOR, ANCHOR_DAYS
+from retinue.pretraining.pretrained import Pretrained
+from retinue.pretraining.reading import READOUT_NAMES
+from retinue.pretraining.stream import WorldStream, sampled, simulated_base, together
+from retinue.sequences.batches import Batch
+from retinue.worlds.prior import HELD_OUT, Family, draw, outside
+from retinue.worlds.spec import Process
+
+TENSORS = [field.name for field in fields(Batch) if field.name != "targets"]
+
+
+def stream_of(tiny: Pretrained) -> WorldStream:
+    made = WorldStream(tiny.law, tiny.trained.vocabulary, 3, 24, 5)
+    made.steps = 6
+    return made
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    for name in TENSORS:
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), equal_nan=True, rtol=0, atol=0)
+
+
+def test_a_step_does_not_depend_on_where_the_stream_began(tiny: Pretrained) -> None:
+    steps = list(stream_of(tiny))
+    assert [step.index for step in steps] == list(range(6))
+    later = stream_of(tiny)
+    later.start = 4
+    for one, other in zip(steps[4:], later, strict=True):
+        assert_same(one.parts[0].batch, other.parts[0].batch)
+    other_seed = WorldStream(tiny.law, tiny.trained.vocabulary, 3, 24, 6)
+    assert len(other_seed.step(4).parts[0].batch.kind) != len(steps[4].parts[0].batch.kind)
+
+
+def test_two_processes_share_the_bases_of_a_step(tiny: Pretrained) -> None:
+    whole = stream_of(tiny).step(2).parts[0].batch
+    parts = []
+    for rank in range(2):
+        mine = stream_of(tiny)
+        mine.rank, mine.processes = rank, 2
+        parts.append(mine.step(2).parts[0].batch)
+    assert sum(len(part.at) for part in parts) == len(whole.at)
+    assert int(whole.group.max()) == 2  # type: ignore[union-attr]
+    for base in range(3):
+        part, place = parts[base % 2], base // 2
+        torch.testing.assert_close(
+            part.features[part.group == place],
+            whole.features[whole.group == base],
+            equal_nan=True,
+            rtol=0,
+            atol=0,
+        )
+
+
+def test_bases_side_by_side_are_read_as_they_are_alone(tiny: Pretrained) -> None:
+    lots = [np.random.default_rng(i) for i in range(3)]
+    alone = [
+        sampled(simulated_base((1, i)), tiny.law, tiny.trained.vocabulary, 20, lots[i]) for i in range(3)
+    ]
+    batch = together(alone)
+    with torch.no_grad():
+        said = tiny.trained.network(batch)[0].a_log
+        each = [tiny.trained.network(one)[0].a_log for one in alone]
+    torch.testing.assert_close(said, torch.cat(each), rtol=1e-4, atol=1e-5)
+    assert batch.features.shape[1] == len(READOUT_NAMES)
+    assert batch.anchor is not None
+    assert batch.anchor.shape[1] == ANCHOR
+    assert not torch.isnan(batch.anchor).any()
+    assert len(ANCHOR_DAYS) == 11
+
+
+def test_what_came_after_the_cutoff_is_in_the_targets_alone(tiny: Pretrained) -> None:
+    base = simulated_base((1, 7))
+    lot = np.random.default_rng(0)
+    batch = sampled(base, tiny.law, tiny.trained.vocabulary, 40, lot)
+    assert batch.targets is not None
+    assert batch.targets.orders.sum() > 0
+    known = base.tokens.available <= int(base.cutoff.timestamp() * 1e6)
+    assert known.sum() < len(known)
+    assert len(batch.kind) < len(known)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_every_family_can_be_simulated(family: Family) -> None:
+    base = simulated_base((3, 1), family)
+    assert len(base.behaviour.customer) >= 60
+    assert base.end > base.cutoff
+
+
+def test_the_prior_is_wide_and_keeps_its_hands_off_the_held_out_families() -> None:
+    lot = np.random.default_rng(0)
+    drawn = [draw(lot) for _ in range(400)]
+    history = np.array([each.history_days for each in drawn])
+    assert history.min() < 75
+    assert history.max() > 4_500
+    older = np.mean([each.spec.arrivals.older_days > 0 for each in drawn])
+    assert 0.4 < older < 0.6
+    assert {each.spec.process for each in drawn}.isdisjoint({Process.two_state, Process.bg_bb})
+    gaps = np.array([1 / each.spec.customers.rate.mean for each in drawn])
+    assert gaps.min() < 5
+    assert gaps.max() > 600
+    for family in HELD_OUT:
+        assert draw(lot, family).family is family
+    with pytest.raises(ValueError, match="prior itself"):
+        outside(lot, drawn[0].spec, Family.prior)
