@@ -259,7 +259,7 @@ class TrainingOptions:
 class PretrainingOptions:
     """How the base model learns from simulated bases (`retinue pretrain`)."""
 
-    steps: int = option(5_000, "optimiser steps")
+    steps: int = option(6_000, "optimiser steps")
     bases: int = option(12, "simulated bases per step, over all processes; each comes three times")
     customers: int = option(160, "of each base, at most")
     width: int = option(96, "of the encoder's state", "numbers")

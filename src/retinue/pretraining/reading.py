@@ -36,6 +36,7 @@ FIRST = (
     "first_log_value",
 )
 READOUT_NAMES = (*NAMES, *FIRST, *(f"base_{name}" for name in SUMMARY))
+RETURNS = 0.01  # share of those whom the law holds for lost that it is wrong about
 CUSTOMERS_AT_ONCE = 16_384
 
 
@@ -109,7 +110,7 @@ def _part(
     distinct, place = np.unique(columns, axis=1, return_inverse=True)
     of = Histories(*(torch.from_numpy(np.ascontiguousarray(column)) for column in distinct))
     days = torch.tensor([*FIRST_DAYS, *ANCHOR_DAYS], dtype=torch.float64)
-    alive = reading.law.p_alive(of)
+    alive = RETURNS + (1 - RETURNS) * reading.law.p_alive(of)
     some = torch.stack([alive * reading.law.p_order(of, day) for day in days]).clamp(1e-9, 1 - 1e-9)
     orders = torch.maximum(alive * reading.law.orders(of, days), some)
     known = len(FIRST_DAYS)
