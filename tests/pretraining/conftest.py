@@ -9,7 +9,7 @@ import pytest
 
 from retinue.config import Options, PretrainingOptions
 from retinue.pretraining import fit
-from retinue.pretraining.pretrained import Pretrained
+from retinue.pretraining.pretrained import Pretrained, load_pretrained
 
 TINY = PretrainingOptions(
     steps=4, bases=3, customers=24, width=16, law_bases=16, law_steps=6, judged=4, check_every=2, workers=0
@@ -32,4 +32,4 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, few_edges: None) -> Pa
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Pretrained:
-    return fit.load_pretrained(tiny_folder)
+    return load_pretrained(tiny_folder)

@@ -14,7 +14,7 @@ from retinue.pretraining import fit
 from retinue.pretraining.pretrained import LAW, Pretrained, load_pretrained
 from retinue.schema import InputError
 from retinue.training.checkpoint import CARD
-from retinue.training.watch import LAST
+from retinue.training.watch import LAST, Watch
 from tests.pretraining.conftest import TINY
 
 
@@ -37,16 +37,16 @@ def test_what_is_saved_says_what_it_is_and_is_not_made_twice(tiny_folder: Path, 
 def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(
     tiny_folder: Path, tiny: Pretrained, few_edges: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = fit.Watch._look
+    look = Watch._look
 
-    def stop(self: fit.Watch, *told: object) -> None:
+    def stop(self: Watch, *told: object) -> None:
         look(self, *told)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit.Watch, "_look", stop)
+    monkeypatch.setattr(Watch, "_look", stop)
     with pytest.raises(KeyboardInterrupt):
         fit.pretrain(Options(pretraining=TINY), tmp_path)
-    monkeypatch.setattr(fit.Watch, "_look", look)
+    monkeypatch.setattr(Watch, "_look", look)
     assert (tmp_path / LAST).is_file()
     assert (tmp_path / LAW).is_file()
     found = fit.pretrain(Options(pretraining=TINY), tmp_path)
