@@ -1,6 +1,6 @@
 """Batch scoring of a made base: customers per second in all and in the network alone, and the most memory it took.
 
-python scripts/bench_score.py [customers] [width]
+python scripts/bench_score.py [customers] [width | folder of a base model]
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from tests.forecasting.shops import START, shop
 
 from retinue.config import ModelOptions, Options, Rung, TrainingOptions
 from retinue.events.store import Store
+from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.rungs import NOW, training_at
 from retinue.forecasting.saved import SavedRung, load_rung, save_predictor
 from retinue.forecasting.scoring import Scoring, score
 from retinue.forecasting.sequence import SequencePredictor, fit_sequence
+from retinue.models.clocks import ANCHOR
 from retinue.sequences.batches import Batch
 from retinue.sequences.tokens import TokenStore, write_tokens
 
@@ -71,7 +73,7 @@ def write_rung(folder: Path, width: int) -> SavedRung:
     return load_rung(folder / "rung")
 
 
-def network_rate(rung: SavedRung, customers: int = 16_384) -> tuple[float, float]:
+def network_rate(rung: SavedRung | BaseModel, customers: int = 16_384) -> tuple[float, float]:
     """Customers per second, and per second of one core, from tensors to clocks, ten tokens each."""
     network, shape = rung.trained.network, rung.trained.network.shape
     tokens = customers * EVENTS
@@ -82,22 +84,25 @@ def network_rate(rung: SavedRung, customers: int = 16_384) -> tuple[float, float
         at=torch.arange(EVENTS - 1, tokens, EVENTS), silence=torch.rand(customers, 4),
         cutoff_calendar=torch.rand(customers, 6), features=torch.rand(customers, len(shape.feature_edges)),
         base=torch.zeros(customers, dtype=torch.int64), group=torch.zeros(customers, dtype=torch.int64),
+        anchor=torch.zeros(customers, ANCHOR),
     )  # fmt: skip
     best = [float("inf")] * 2
     with torch.inference_mode():
         for _ in range(4):
             began = time.perf_counter(), time.process_time()
-            network.read(network.states(batch, EVENTS).index_select(0, batch.at), batch)
+            states = network.states(batch, EVENTS).index_select(0, batch.at)
+            network.read(states, batch)
             took = time.perf_counter() - began[0], time.process_time() - began[1]
             best = [min(pair) for pair in zip(best, took, strict=True)]
     return customers / best[0], customers / best[1]
 
 
-def main(customers: int, width: int) -> None:
+def main(customers: int, which: str) -> None:
     """Prints one line per figure."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rung = write_rung(folder, width)
+        rung = write_rung(folder, int(which)) if which.isdigit() else load_base_model(Path(which))
+        width = rung.trained.network.shape.width
         wall, core = network_rate(rung)
         print(
             f"network alone, {EVENTS} events each, width {width}: {wall:,.0f} customers/s, {core:,.0f} per core second"
@@ -111,10 +116,13 @@ def main(customers: int, width: int) -> None:
         began, used = time.perf_counter(), time.process_time()
         score(Scoring(rung, store, tokens, [CUTOFF], [90]), folder / "out")
         wall, core = (customers / took for took in (time.perf_counter() - began, time.process_time() - used))
-        print(f"scoring, features and all: {wall:,.0f} customers/s, {core:,.0f} per core second")
+        print(
+            f"scoring, features and all: {wall:,.0f} customers/s, {core:,.0f} per core second; {customers / wall:,.1f} s"
+        )
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"most memory: {most:.2f} GiB (before scoring {before:.2f} GiB)")
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in [*sys.argv[1:], *["200000", "64"][len(sys.argv) - 1 :]]))
+    asked = [*sys.argv[1:], *["200000", "64"][len(sys.argv) - 1 :]]
+    main(int(asked[0]), asked[1])

@@ -140,10 +140,16 @@ def _forecast(run: Run) -> None:
                 else "the history is too short to try others so far ahead"
             )
             log.info("forecast: %s (%s)", rung.value, why)
+            if not training.is_familiar:
+                log.warning(
+                    "forecast: the base is unlike all that the base model has seen; fitted rungs decide"
+                )
         scorer = fit_rung(rung, training)
         made = scorer(known, options.horizons)
         forecasts.append(made)
         metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, scorer, scores)
+        if options.forecaster in (Rung.auto, Rung.zero_shot):
+            metrics[cutoff.isoformat()]["unlikeness"] = training.unlikeness
     table = pl.concat(forecasts).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
     latest = metrics[run.cutoffs[-1].isoformat()]
     decided = quadrants(table.filter(pl.col(CUTOFF) == run.cutoffs[-1]), options.decisions)

@@ -32,12 +32,13 @@ def champion(training: Training) -> tuple[Rung, pl.DataFrame]:
     """The rung that past origins speak for, and the scores of all.
 
     At up to three past origins every rung is fitted on what was known there and scored at the inner horizon (see
-    `layout`). The best statistical rung is found first: Pareto/NBD unless another beats it. Own rate, the trees,
-    the sequence rungs where `rungs` names them, and the blend are then tried in this order, and each takes the
+    `layout`). The best statistical rung is found first: Pareto/NBD unless another beats it. Own rate, the base
+    model, the trees, the sequence rungs where `rungs` names them, and the blend are then tried in this order, and each takes the
     place of what stands only if it beats that: by two standard errors of the paired, customer-clustered
     difference in log score of the counts, at most origins, and not clearly behind in normalised Gini of spend.
-    Without origins, or where the inner horizon is less than a third of the asked one, it is Pareto/NBD and no
-    scores: who leads at 20 days says little of 365.
+    Without origins, or where the inner horizon is less than a third of the asked one, it is the base model and no
+    scores: who leads at 20 days says little of 365. Where the base is unlike all that the base model has seen, that
+    has no say, and Pareto/NBD stands in for it.
 
     Returns:
         The rung; and per rung the mean negative log score of the count (nats, lower is better) and the mean
@@ -45,9 +46,10 @@ def champion(training: Training) -> tuple[Rung, pl.DataFrame]:
         inner horizon, and whether it was chosen.
     """
     if not training.origins or training.grid is None or not training.grid.layout.is_evidence:
-        return DEFAULT, pl.DataFrame(schema=SCORES)
+        return Rung.zero_shot if training.is_familiar else DEFAULT, pl.DataFrame(schema=SCORES)
     base = training.best_law
-    learned = (Rung.xgboost, *training.deep, Rung.blend)
+    familiar = (Rung.zero_shot,) if training.is_familiar else ()
+    learned = (*familiar, Rung.xgboost, *training.deep, Rung.blend)
     trials = {rung: training.trials(rung) for rung in (*STATISTICAL, *learned)}
     leads = {rung: lead(tried, trials[base]) for rung, tried in trials.items()}
     best = base

@@ -26,7 +26,7 @@ from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
 from retinue.forecasting.trees import fit_trees
 from retinue.forecasting.trials import Trial, lead
-from retinue.forecasting.zero_shot import shipped_model, zero_shot_at
+from retinue.forecasting.zero_shot import ZeroShot, shipped_model, zero_shot_at
 from retinue.models.own_rate import OwnRate
 from retinue.schema import (
     CUSTOMER,
@@ -77,6 +77,17 @@ class Training:
     def deep(self) -> tuple[Rung, ...]:
         """The sequence rungs that auto may choose and the blend takes in: those in options.rungs, as they take minutes."""
         return tuple(rung for rung in SEQUENCES if rung in self.options.rungs)
+
+    @cached_property
+    def unlikeness(self) -> float | None:
+        """How unlike the bases that the base model has seen this one is, see `Prior`; None where it cannot be read."""
+        read = None if self.buyers.is_empty() else self.predictor(Rung.zero_shot)
+        return read.base.unlikeness if isinstance(read, ZeroShot) else None
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether the base model has seen bases like this one."""
+        return self.unlikeness is not None and self.unlikeness <= 1
 
     @property
     def origins(self) -> tuple[int, ...]:

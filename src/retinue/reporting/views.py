@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from retinue.config import Rung
 from retinue.decisions.quadrants import LEAST_SURVIVAL
 from retinue.reporting.charts_value import QUADRANT_NAMES
 from retinue.reporting.figures import Grid
@@ -20,7 +21,19 @@ from retinue.reporting.tables import (
     high_value_from,
     total,
 )
-from retinue.reporting.words import MINUS, NONE, Money, count, day, days, model_name, number, plural, share
+from retinue.reporting.words import (
+    MINUS,
+    NONE,
+    Money,
+    count,
+    day,
+    days,
+    is_number,
+    model_name,
+    number,
+    plural,
+    share,
+)
 from retinue.schema import (
     CLV,
     CURE,
@@ -285,7 +298,8 @@ def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
             f"({'as given' if manifest.observation_end_given else 'taken from the last event'}). Days "
             f"are those of {zone}.",
         ),
-        ("Model", f"{model_names(tables.forecasts)}, fitted on the history alone."),
+        ("Model", _made_by(tables)),
+        *_prior(tables.metrics),
         ("Money", f"{margin} Amounts in {money.unit}, net of refunds."),
         (
             "Discounting",
@@ -298,6 +312,29 @@ def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
             f"fingerprint {manifest.fingerprint[:12]}.",
         ),
     ]
+
+
+def _made_by(tables: ReportTables) -> str:
+    names = model_names(tables.forecasts)
+    if set(tables.forecasts[MODEL]) == {Rung.zero_shot.value}:
+        return f"{names}: pretrained on simulated bases, it read this history; nothing was fitted to it."
+    return f"{names}, fitted on the history alone."
+
+
+def _prior(metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How far this base lies from those that the base model has seen, where it was asked."""
+    found = (metrics or {}).get("unlikeness")
+    if not is_number(found):
+        return []
+    if found > 1:
+        return [
+            (
+                "Unlike the base model's bases",
+                f"This base lies {number(found, 1)} times as far out as the furthest simulated base that the base model "
+                "was judged against; read its forecasts with doubt. Where it could choose, retinue left it out.",
+            )
+        ]
+    return [("Base model", f"This base is more unusual than {share(found)} of the bases it has seen.")]
 
 
 def _day_of(moment: str, zone: str) -> str:

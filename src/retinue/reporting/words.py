@@ -16,6 +16,7 @@ _MODELS = {
     "bg_nbd": "BG/NBD",
     "mbg_nbd": "MBG/NBD",
     "pareto_nbd": "Pareto/NBD",
+    "zero_shot": "Base model",
     "xgboost": "XGBoost",
     "blend": "Blend",
 }
