@@ -143,11 +143,12 @@ class Training:
         return zero_shot_at(shipped_model(), self.histories.tokens, self._buyers(offset)[CUTOFF][0])
 
     def _blend(self, offset: int) -> Predictor:
-        """The best law, the trees and the networks asked for, one after the other weighed against those before it."""
+        """The best law, the base model, the trees and the networks asked for, each weighed against those before it."""
         closed = self._closed_by(offset)
         blend: Predictor = self.predictor(self.best_law, offset)
         tried = [self.trial(self.best_law, origin) for origin in closed]
-        for before, rung in enumerate((Rung.xgboost, *self.deep), 1):
+        familiar = (Rung.zero_shot,) if self.is_familiar else ()
+        for before, rung in enumerate((*familiar, Rung.xgboost, *self.deep), 1):
             more = [self.trial(rung, origin) for origin in closed]
             weight = best_weight(tried, more, 1 / (before + 1))
             tried = mixed_trials(tried, more, weight)
