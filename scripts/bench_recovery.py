@@ -23,13 +23,11 @@ from rich.table import Table
 
 from retinue.config import Options, Rung, resolve
 from retinue.evaluation.realised import realised
-from retinue.forecasting import rungs
 from retinue.forecasting.outlook import Law, Predictor
 from retinue.forecasting.rungs import Training, training_at
 from retinue.models.btyd import ParetoNBD
 from retinue.models.predictive import orders_log_score
 from retinue.pipeline import Stage, advance
-from retinue.pretraining.pretrained import load_pretrained
 from retinue.schema import CUSTOMER_ID, REALISED_ORDERS
 from retinue.worlds import simulate
 from retinue.worlds.kinds import Kind, spec_of
@@ -72,7 +70,7 @@ WORLDS: dict[str, Callable[[], World]] = {
 }
 
 
-def scores(world: World, seed: int) -> dict[str, Floats]:
+def scores(world: World, seed: int, options: Options) -> dict[str, Floats]:
     """Log score of the counts of each method, per customer."""
     spec = replace(world.spec, cutoffs=())
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +80,7 @@ def scores(world: World, seed: int) -> dict[str, Floats]:
         words = ["data=files", f"data.path={path}", f"data.observation_end={end}", f"output={folder}/run"]
         store = advance(resolve(words), Stage.prepare).store
         cutoff = spec.start + timedelta(days=DAYS, microseconds=-1)
-        training = training_at(store, cutoff, [FUTURE], Options(), with_past=False)
+        training = training_at(store, cutoff, [FUTURE], options, with_past=False)
         came = realised(store.scan(), cutoff, FUTURE, store.local_zone).collect()
         found = {rung.value: training.predictor(rung) for rung in (*FITTED, Rung.zero_shot)}
         if world.law is not None:
@@ -99,15 +97,13 @@ def _scores(training: Training, predictor: Predictor, came: pl.DataFrame) -> Flo
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--model", type=Path)
+    words.add_argument("--model")
     words.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked = words.parse_args()
-    if asked.model is not None:
-        model = load_pretrained(asked.model)
-        rungs.shipped_model = lambda: model  # type: ignore[attr-defined]
+    options = Options(base_model=asked.model)
     table = Table("world", "own rate", "BG/NBD", "Pareto/NBD", "truth", "base model", "gain", "ahead")
     for name, world in WORLDS.items():
-        found = [scores(world(), seed) for seed in asked.seeds]
+        found = [scores(world(), seed, options) for seed in asked.seeds]
         print(name, file=sys.stderr, flush=True)
         mean = {method: np.mean([each[method].mean() for each in found]) for method in found[0]}
         gain = ""

@@ -313,6 +313,10 @@ class Options:
         None,
         "folder that retinue train or pretrain has left: forecast with it, shard by shard, nothing is fitted",
     )
+    base_model: str | None = option(
+        None,
+        "folder that retinue pretrain has left, for forecaster=zero_shot; null = the one that comes with retinue",
+    )
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
     seed: int = option(0, "of everything random")
@@ -440,6 +444,12 @@ def _whole_days(value: Any) -> list[int]:
 
 
 GROUPS = {"data": DataOptions, "model": ModelOptions, "trainer": TrainerOptions}  # with presets in conf/
+
+
+def shipped_base_model() -> Path:
+    """Folder of the base model that comes with retinue: in the package where it was installed, else in the checkout."""
+    inside = Path(__file__).parent / "checkpoints" / "base"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "checkpoints" / "base"
 
 
 def conf_dir() -> Path:

@@ -33,6 +33,7 @@ SECTIONS = {
         "cutoff",
         "horizon_days",
         "forecaster",
+        "base_model",
         "rungs",
         "model",
         "training",

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import Options
+from retinue.config import Options, shipped_base_model
 from retinue.events.prepare import fingerprint
 from retinue.events.store import Store
 from retinue.events.timeline import check_cutoff, instant
@@ -150,6 +150,8 @@ def _stage_options(stage: Stage, options: Options) -> Any:
                 asdict(options.decisions),
                 options.seed,
                 [asdict(options.model), asdict(options.training)],
+                options.rungs,
+                _text_of(str(Path(options.base_model or shipped_base_model()) / "card.json")),
             ]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"
@@ -164,7 +166,7 @@ def _stage_options(stage: Stage, options: Options) -> Any:
 
 
 def _text_of(path: str | None) -> str | None:
-    """Content of the earlier segment model; its own reader says what is wrong with it."""
+    """Content of an earlier segment model or a base model's card; its own reader says what is wrong with it."""
     return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else path
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from retinue.forecasting.clocked import context_of, read_clocks
-from retinue.forecasting.zero_shot import BaseAt, clocks_of, shipped, shipped_model, zero_shot_at
+from retinue.forecasting.zero_shot import BaseAt, base_model, clocks_of, shipped, zero_shot_at
 from retinue.models import clocks as law
 from retinue.models.clocks import Clocks
 from retinue.pretraining.pretrained import LAW
@@ -24,7 +24,7 @@ HALF_YEAR, CENTURY = torch.tensor([180.0]), torch.tensor([36_500.0])
 
 def base_of(number: int, family: Family = Family.prior) -> tuple[SimulatedBase, BaseAt]:
     base = simulated_base((31, number), family)
-    return base, zero_shot_at(shipped_model(), base.tokens, base.cutoff).base
+    return base, zero_shot_at(base_model(), base.tokens, base.cutoff).base
 
 
 def said(base: SimulatedBase, at: BaseAt) -> Clocks:
@@ -32,7 +32,7 @@ def said(base: SimulatedBase, at: BaseAt) -> Clocks:
 
 
 def test_it_is_small_and_says_what_it_is() -> None:
-    folder, model = shipped(), shipped_model()
+    folder, model = shipped(), base_model()
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     assert size < 8e6
     assert (folder / LAW).is_file()
@@ -91,7 +91,7 @@ def test_which_customers_tell_of_the_base_hardly_matters() -> None:
 def test_another_currency_is_the_same_base() -> None:
     base, at = base_of(1)
     dear = replace(base.tokens, money=base.tokens.money * 100, numbers=base.tokens.numbers * 100)
-    other = zero_shot_at(shipped_model(), dear, base.cutoff).base
+    other = zero_shot_at(base_model(), dear, base.cutoff).base
     one, two = said(base, at), clocks_of(other, dear, base.behaviour.customer)
     assert other.reading.units.order_value == pytest.approx(100 * at.reading.units.order_value)
     torch.testing.assert_close(two.a_log, one.a_log, rtol=1e-3, atol=1e-3)

@@ -36,12 +36,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture(autouse=True)
 def shipped(tiny: Pretrained) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rungs, "shipped_model", lambda: tiny)
+        patch.setattr(rungs, "base_model", lambda _: tiny)
         yield
 
 
-def scorer_of(store: Store, options: Options | None = None) -> tuple[Scorer, pl.DataFrame]:
-    training = training_at(store, CUTOFF, HORIZONS, options or Options(), with_past=False)
+def scorer_of(store: Store) -> tuple[Scorer, pl.DataFrame]:
+    training = training_at(store, CUTOFF, HORIZONS, Options(), with_past=False)
     assert training.grid is None
     return fit_rung(Rung.zero_shot, training), training.buyers
 
@@ -111,7 +111,7 @@ def test_it_says_what_it_cannot_do(
     ghost, said = buyers.with_columns(pl.col("customer") + 10_000), zero_shot_at(tiny, tokens, CUTOFF)
     with pytest.raises(InputError, match="have no order in the tokens"):
         said.outlook(ghost, HORIZONS, 0.0)
-    monkeypatch.setattr(zero_shot, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
+    monkeypatch.setattr(zero_shot, "shipped_base_model", lambda: tmp_path)
     with pytest.raises(InputError, match="shipped base model is missing"):
         zero_shot.shipped()
 

@@ -26,7 +26,7 @@ from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
 from retinue.forecasting.trees import fit_trees
 from retinue.forecasting.trials import Trial, lead
-from retinue.forecasting.zero_shot import ZeroShot, shipped_model, zero_shot_at
+from retinue.forecasting.zero_shot import ZeroShot, base_model, zero_shot_at
 from retinue.models.own_rate import OwnRate
 from retinue.schema import (
     CUSTOMER,
@@ -140,7 +140,8 @@ class Training:
         """The base model; the best law where there are features alone, and no events to read."""
         if self.histories is None:
             return self.predictor(self.best_law, offset)
-        return zero_shot_at(shipped_model(), self.histories.tokens, self._buyers(offset)[CUTOFF][0])
+        model = base_model(self.options.base_model)
+        return zero_shot_at(model, self.histories.tokens, self._buyers(offset)[CUTOFF][0])
 
     def _blend(self, offset: int) -> Predictor:
         """The best law, the base model, the trees and the networks asked for, each weighed against those before it."""

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from retinue.config import shipped_base_model
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, Clocked, context_of, joined, read_clocks
 from retinue.models.clocks import Clocks
 from retinue.pretraining.pretrained import Pretrained, load_pretrained
@@ -28,25 +29,28 @@ CUSTOMERS_AT_ONCE = 65_536
 
 
 def shipped() -> Path:
-    """The folder of the base model that comes with the package, in a checkout or in an installed wheel.
+    """The folder of the base model that comes with retinue.
 
     Raises:
         InputError: it is not there.
     """
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "checkpoints" / "base", here.parents[1] / "checkpoints" / "base"):
-        if (folder / CARD).is_file():
-            return folder
-    raise InputError(
-        "forecaster=zero_shot: the shipped base model is missing from checkpoints/base. Install retinue again, or "
-        "make one with retinue pretrain and give its folder as checkpoint=."
-    )
+    folder = shipped_base_model()
+    if not (folder / CARD).is_file():
+        raise InputError(
+            f"forecaster=zero_shot: the shipped base model is missing from {folder}. Install retinue again, or make one "
+            "with retinue pretrain and give its folder as base_model=."
+        )
+    return folder
 
 
-@lru_cache(maxsize=2)
-def shipped_model() -> Pretrained:
-    """The shipped base model, read once."""
-    return load_pretrained(shipped())
+@lru_cache(maxsize=4)
+def base_model(folder: str | None = None) -> Pretrained:
+    """The base model of a folder, read once; None is the shipped one.
+
+    Raises:
+        InputError: none stands there.
+    """
+    return load_pretrained(shipped() if folder is None else Path(folder))
 
 
 @dataclass(frozen=True)
