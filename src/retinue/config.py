@@ -253,6 +253,9 @@ class TrainingOptions:
     value_weight: float = option(0.3, "of the log score of order values")
     refund_weight: float = option(0.1, "of the log score of refunds")
     next_event_weight: float = option(0.1, "of foretelling type, gap and amount of each next event")
+    tune_steps: int = option(300, "optimiser steps at most, where init= gives a network to start from")
+    tune_learning_rate: float = option(2e-4, "peak of warm-up and cosine, likewise")
+    proximity: float = option(0.01, "what the squared distance from the weights of init= costs")
 
 
 @dataclass
@@ -312,6 +315,10 @@ class Options:
     checkpoint: str | None = option(
         None,
         "folder that retinue train or pretrain has left: forecast with it, shard by shard, nothing is fitted",
+    )
+    init: str | None = option(
+        None,
+        "folder of a base model, such as checkpoints/base, from which sequence_gru goes on in place of anew",
     )
     base_model: str | None = option(
         None,

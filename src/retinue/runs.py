@@ -151,6 +151,7 @@ def _stage_options(stage: Stage, options: Options) -> Any:
                 options.seed,
                 [asdict(options.model), asdict(options.training)],
                 options.rungs,
+                _text_of(f"{options.init}/card.json" if options.init else None),
                 _text_of(str(Path(options.base_model or shipped_base_model()) / "card.json")),
             ]
         case Stage.report:

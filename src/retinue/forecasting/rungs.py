@@ -26,6 +26,7 @@ from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
 from retinue.forecasting.trees import fit_trees
 from retinue.forecasting.trials import Trial, lead
+from retinue.forecasting.tuned import fit_tuned
 from retinue.forecasting.zero_shot import ZeroShot, base_model, zero_shot_at
 from retinue.models.own_rate import OwnRate
 from retinue.schema import (
@@ -118,23 +119,29 @@ class Training:
                 device = xgboost_device(choose_engine(self.options.engine))
                 return fit_trees(self.first(offset), self.grid, offset, self.options.seed, device)
             case Rung.sequence_gru | Rung.sequence_transformer:
-                assert self.grid is not None
-                assert self.histories is not None
-                options = with_encoder(self.options, SEQUENCES[rung])
-                out = self.checkpoints
-                if out is None:
-                    options = replace(options, trainer=replace(options.trainer, devices=1, nodes=1))
-                elif offset != NOW:
-                    out = out / f"origin-{offset}"
-                heard = self.heard if offset == NOW else None
-                return fit_sequence(
-                    self.first(offset), self.grid, self.histories.tokens, offset, options, out, heard
-                )
+                return self._network(rung, offset)
             case Rung.blend:
                 return self._blend(offset)
             case Rung.auto:
                 raise ValueError("rung auto names no model: choose one first.")
         assert_never(rung)
+
+    def _network(self, rung: Rung, offset: int) -> Predictor:
+        assert self.grid is not None
+        assert self.histories is not None
+        options, out, tokens = (
+            with_encoder(self.options, SEQUENCES[rung]),
+            self.checkpoints,
+            self.histories.tokens,
+        )
+        if out is None:
+            options = replace(options, trainer=replace(options.trainer, devices=1, nodes=1))
+        elif offset != NOW:
+            out = out / f"origin-{offset}"
+        heard = self.heard if offset == NOW else None
+        if options.init is not None and rung is Rung.sequence_gru:
+            return fit_tuned(base_model(options.init), self.grid, tokens, offset, options, out, heard)
+        return fit_sequence(self.first(offset), self.grid, tokens, offset, options, out, heard)
 
     def _zero_shot(self, offset: int) -> Predictor:
         """The base model; the best law where there are features alone, and no events to read."""

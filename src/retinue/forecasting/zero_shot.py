@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache, reduce
-from operator import add
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,14 @@ from torch import Tensor
 
 from retinue.config import shipped_base_model
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, Clocked, context_of, joined, read_clocks
+from retinue.models.amortised import AmortisedLaw
 from retinue.models.clocks import Clocks
 from retinue.pretraining.pretrained import Pretrained, load_pretrained
 from retinue.pretraining.reading import Reading, law_inputs, reading_of, readouts_of
 from retinue.schema import CUSTOMER, InputError
-from retinue.sequences.behaviour import behaviour_at, units_of
+from retinue.sequences.behaviour import Sums, Units, behaviour_at, units_of
 from retinue.sequences.tokens import Ints, Tokens
+from retinue.sequences.vocabulary import Vocabulary
 from retinue.training.checkpoint import CARD, Trained
 
 Shards = Callable[[], Iterable[Tokens]]
@@ -122,18 +123,39 @@ def base_at(model: Pretrained, shards: Shards, some: Callable[[Ints], Tokens], c
     Raises:
         InputError: nobody had ordered by the cutoff.
     """
-    units = units_of(shards(), cutoff)
-    found = [behaviour_at(tokens, cutoff, units) for tokens in shards()]
-    sums = reduce(add, (each.sums for each in found))
-    if not float(sums.customers):
-        raise InputError(f"cutoff={cutoff:%Y-%m-%d}: nobody had ordered by then. Give a later cutoff.")
-    reading = reading_of(model.law, model.trained.vocabulary, sums, units, cutoff)
-    trained = replace(model.trained, vocabulary=reading.vocabulary, season=units.season)
-    codes = np.sort(np.concatenate([each.customer for each in found]))[:CONTEXT_CUSTOMERS]
+    reading, sums, codes = read_base(model.law, model.trained.vocabulary, shards, cutoff)
+    trained = replace(model.trained, vocabulary=reading.vocabulary, season=reading.units.season)
     members = some(codes)
-    context = context_of(trained, members, readouts_of(reading, behaviour_at(members, cutoff, units), cutoff))
-    unlikeness = model.prior.unlikeness(law_inputs(sums, reading.summary))
-    return BaseAt(trained, reading, context, unlikeness)
+    told = readouts_of(reading, behaviour_at(members, cutoff, reading.units), cutoff)
+    context = context_of(trained, members, told)
+    return BaseAt(trained, reading, context, model.prior.unlikeness(law_inputs(sums, reading.summary)))
+
+
+def read_base(
+    law: AmortisedLaw, vocabulary: Vocabulary, shards: Shards, cutoff: datetime, units: Units | None = None
+) -> tuple[Reading, Sums, Ints]:
+    """A base's reading at a cutoff, the sums behind it, and the lowest codes of those who had ordered.
+
+    Args:
+        law: amortised.
+        vocabulary: of the network; the reading has it in units of the base.
+        shards: gives the tokens of each shard.
+        cutoff: what became available later is not looked at.
+        units: of the base; None finds them.
+
+    Raises:
+        InputError: nobody had ordered by the cutoff.
+    """
+    units = units or units_of(shards(), cutoff)
+    sums: Sums | None = None
+    lowest = np.zeros(0, np.int64)
+    for tokens in shards():
+        found = behaviour_at(tokens, cutoff, units)
+        sums = found.sums if sums is None else sums + found.sums
+        lowest = np.sort(np.concatenate([lowest, found.customer]))[:CONTEXT_CUSTOMERS]
+    if sums is None or not float(sums.customers):
+        raise InputError(f"cutoff={cutoff:%Y-%m-%d}: nobody had ordered by then. Give a later cutoff.")
+    return reading_of(law, vocabulary, sums, units, cutoff), sums, lowest
 
 
 def clocks_of(base: BaseAt, tokens: Tokens, codes: Ints) -> Clocks:

@@ -81,7 +81,13 @@ class Task:
     families: tuple[int, ...] = ()
 
 
-def fit_network(task: Task, options: Options, out: Path | None = None, heard: Heard | None = None) -> Trained:
+def fit_network(
+    task: Task,
+    options: Options,
+    out: Path | None = None,
+    heard: Heard | None = None,
+    start: Network | None = None,
+) -> Trained:
     """Trains the network of `options.model` and returns the best average of its weights.
 
     Adam with decoupled decay (Loshchilov and Hutter 2019), warm-up and cosine, clipped gradients, an exponential
@@ -94,6 +100,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None, heard: He
         options: model, trainer, training and seed.
         out: folder for the checkpoint; only the first process writes. None writes nothing.
         heard: told the curve so far at every look at the held-out customers.
+        start: a network that has learnt elsewhere, to go on from and to stay near; None begins anew.
 
     Raises:
         InputError: nothing to learn from, or no GPU where one is asked for.
@@ -102,7 +109,7 @@ def fit_network(task: Task, options: Options, out: Path | None = None, heard: He
         raise InputError(
             "train: there is no customer at any past cutoff. Give an earlier cutoff or more data."
         )
-    key = _key(task, options)
+    key = _key(task, options, start)
     if out is not None and (found := _finished(out, key)) is not None:
         log.info("train: %s is finished, kept", out)
         return found
@@ -111,15 +118,19 @@ def fit_network(task: Task, options: Options, out: Path | None = None, heard: He
     data = _resident(task, task.readouts, device)
     held = _resident(task, task.inner, device) if task.inner is not None and len(task.inner) else None
     neutral = _neutral(data)
-    network = new_network(task, options.model, neutral, options.seed)
-    settle(network.to(device), data, options.training, options.seed)
-    module = SequenceModule(network, options.training, options.trainer.compile)
+    if start is None:
+        network = new_network(task, options.model, neutral, options.seed)
+        settle(network.to(device), data, options.training, options.seed)
+    else:
+        network = start.to(device).train()
+    proximity = options.training.proximity if start is not None else 0.0
+    module = SequenceModule(network, options.training, options.trainer.compile, proximity)
     mixed = options.model.context
     watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    start = last_of(out, key, trainer.is_global_zero) if out is not None else None
+    last = last_of(out, key, trainer.is_global_zero) if out is not None else None
     with torch.random.fork_rng(devices=[]):
-        run_steps(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), start)
+        run_steps(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), last)
     put_on(network, watch.best)
     if held is not None:
         settle_shapes(network, held, mixed)
@@ -301,8 +312,10 @@ def last_of(folder: Path, key: str, may_write: bool) -> Path | None:
     return None
 
 
-def _key(task: Task, options: Options) -> str:
+def _key(task: Task, options: Options, start: Network | None) -> str:
     digest = hashlib.sha256(task.tokens.fingerprint.encode())
+    for weight in [] if start is None else start.state_dict().values():
+        digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
     told = [asdict(options.model), asdict(options.training), options.seed, task.judged_days, task.families]
     told += [task.vocabulary.as_dict(), task.season.as_dict(), task.readouts.names]
     digest.update(json.dumps(told, default=str).encode())

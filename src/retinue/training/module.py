@@ -57,8 +57,20 @@ class SequenceModule(lightning.LightningModule):
     by its even share of rows, and what Lightning averages over processes is then the mean over all rows.
     """
 
-    def __init__(self, network: Network, training: TrainingOptions, compiled: bool = False) -> None:
+    def __init__(
+        self, network: Network, training: TrainingOptions, compiled: bool = False, proximity: float = 0.0
+    ) -> None:
+        """Trains a network.
+
+        Args:
+            network: that learns.
+            training: weights of the losses, optimiser and schedule.
+            compiled: torch.compile the losses.
+            proximity: what the squared distance of the weights from where they start costs.
+        """
         super().__init__()
+        self.proximity = proximity
+        self.begun = [each.detach().clone() for each in network.parameters()] if proximity else []
         self.network = network
         self.weights: Tensor
         self.training_options = training
@@ -80,6 +92,8 @@ class SequenceModule(lightning.LightningModule):
         rows = (step.readouts,) * (len(self.weights) - 1) + (step.tokens,)
         terms = torch.stack(sums).sum(0) / torch.tensor(rows, device=self.device)
         loss: Tensor = terms @ self.weights
+        for begun, weight in zip(self.begun, self.network.parameters(), strict=bool(self.begun)):
+            loss = loss + self.proximity * (weight - begun.to(weight.device)).square().sum()
         self.terms.append(torch.cat([loss[None], terms]).detach())
         return loss
 
