@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retinue.config import Options
     from retinue.forecasting.scoring import Scored
     from retinue.forecasting.sequence import SequencePredictor
+    from retinue.forecasting.tuned import TunedPredictor
     from retinue.pipeline import Run
     from retinue.pretraining.pretrained import Pretrained
 
@@ -138,7 +139,7 @@ def _show_scored(run: Run, done: Scored) -> None:
     )
 
 
-def _show_train(run: Run, folder: Path, predictor: SequencePredictor) -> None:
+def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:
     """What the network took and how well it did on the customers held out, from the first process alone."""
     from retinue.accel import process_rank
 

@@ -67,6 +67,7 @@ SECTIONS = {
         "cutoff",
         "horizon_days",
         "model",
+        "init",
         "trainer",
         "training",
         "tracking",
@@ -97,6 +98,7 @@ EXAMPLES = {
     ],
     "train": [
         "retinue train data=cdnow cutoff=1997-09-30 horizon_days=273 model=gru",
+        "retinue train data=cdnow cutoff=1997-09-30 horizon_days=273 init=checkpoints/base",
         "retinue train --multirun data=cdnow cutoff=1997-09-30 horizon_days=273 model=gru,transformer seed=0,1,2",
         "torchrun --nproc-per-node 2 scripts/train.py data=cdnow cutoff=1997-09-30 trainer=ddp",
     ],

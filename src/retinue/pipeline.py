@@ -140,7 +140,7 @@ def _forecast(run: Run) -> None:
                 else "the history is too short to try others so far ahead"
             )
             log.info("forecast: %s (%s)", rung.value, why)
-            if not training.is_familiar:
+            if training.unlikeness is not None and not training.is_familiar:
                 log.warning(
                     "forecast: the base is unlike all that the base model has seen; fitted rungs decide"
                 )

@@ -8,7 +8,7 @@ from typing import Any
 from retinue.accel import process_count, process_rank
 from retinue.config import Options
 from retinue.forecasting.base_model import BaseModel, load_base_model
-from retinue.forecasting.saved import SavedRung, load_rung
+from retinue.forecasting.saved import RUNG, SavedRung, load_rung
 from retinue.forecasting.scoring import Scored, Scoring, Share, score
 from retinue.pipeline import advance
 from retinue.pretraining.pretrained import LAW
@@ -36,7 +36,11 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
         process_count() if asked.world_size is None else asked.world_size,
     )
     folder = Path(options.checkpoint)
-    rung = load_base_model(folder) if (folder / LAW).is_file() else load_rung(folder)
+    rung = (
+        load_rung(folder)
+        if (folder / RUNG).is_file() or not (folder / LAW).is_file()
+        else load_base_model(folder)
+    )
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
     scoring = Scoring(
         rung, run.store, TokenStore.open(run.folder / "tokens"), run.cutoffs, options.horizons, options.value

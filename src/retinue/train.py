@@ -12,6 +12,7 @@ from retinue.config import Options, Tracking
 from retinue.forecasting.rungs import SEQUENCES, fit_rung, training_at
 from retinue.forecasting.saved import save_rung
 from retinue.forecasting.sequence import SequencePredictor
+from retinue.forecasting.tuned import TunedPredictor
 from retinue.pipeline import advance
 from retinue.reporting.tracking import TrainingRun
 from retinue.runs import Progress, Run, Stage, is_fresh, only_run, stage_key, unheard
@@ -20,7 +21,9 @@ from retinue.schema import InputError
 WAIT_SECONDS, MOST_WAITS = 1.0, 3_600
 
 
-def run_train(options: Options, progress: Progress = unheard) -> tuple[Run, Path, SequencePredictor]:
+def run_train(
+    options: Options, progress: Progress = unheard
+) -> tuple[Run, Path, SequencePredictor | TunedPredictor]:
     """Trains the network of `options.model` at the cutoff; leaves <output>/checkpoints/<rung> with the network.
 
     Of several processes the first prepares the events and writes, the others wait for it and train with it; all
@@ -42,7 +45,7 @@ def run_train(options: Options, progress: Progress = unheard) -> tuple[Run, Path
         training = replace(training, checkpoints=folder, heard=tracked.heard)
         scorer = fit_rung(rung, training)
         trained = training.predictor(rung)
-        if not isinstance(trained, SequencePredictor):
+        if not isinstance(trained, (SequencePredictor, TunedPredictor)):
             raise InputError(
                 f"train: the {training.buyers.height:,} customers and their history are too few to train a network on. "
                 "Use forecaster=auto."

@@ -13,6 +13,7 @@ import pytest
 from retinue.config import Options, Rung
 from retinue.events.store import Manifest, Store
 from retinue.forecasting.ladder import SCORES, choose_rung
+from retinue.forecasting.rungs import Training
 from retinue.schema import (
     AMOUNT,
     BASE,
@@ -128,11 +129,16 @@ def test_nothing_after_the_cutoff_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rows", [[(0, 3.0)], [(c, 360.0 + c % 4) for c in range(200)], [(c, 1.0) for c in range(40)], []]
 )
-def test_a_short_or_small_history_falls_back_to_pareto_nbd(
-    tmp_path: Path, rows: list[tuple[int, float]]
+@pytest.mark.parametrize("unlikeness", [0.5, 1.5, None])
+def test_a_short_or_small_history_is_left_to_the_base_model_if_that_knows_its_like(
+    tmp_path: Path,
+    rows: list[tuple[int, float]],
+    unlikeness: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Training, "unlikeness", unlikeness)
     rung, scores = choose_rung(store_of(tmp_path, rows), CUTOFF, 90, Options())
-    assert rung is Rung.pareto_nbd
+    assert rung is (Rung.zero_shot if unlikeness == 0.5 else Rung.pareto_nbd)
     assert scores.is_empty()
 
 

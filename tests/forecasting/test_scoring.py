@@ -21,6 +21,7 @@ from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.saved import SavedRung, load_rung, save_predictor, save_rung
 from retinue.forecasting.scoring import Scoring, Share, part_path, read_forecasts, score
 from retinue.forecasting.sequence import SequencePredictor
+from retinue.models.amortised import AmortisedLaw
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EXPECTED_ORDERS, FORECASTS, HORIZON_DAYS, InputError
 from tests.forecasting import nets
 from tests.forecasting.nets import HORIZONS, Base, scoring_of
@@ -72,6 +73,7 @@ def test_every_cutoff_asked_for_has_its_rows(base: Base, gru: tuple[Scorer, Save
 def test_the_network_is_heard_in_the_forecasts(base: Base, gru: tuple[Scorer, SavedRung]) -> None:
     scorer, rung = gru
     said = at_once(base, scorer)
+    assert not isinstance(rung.first, AmortisedLaw)
     first = replace(scorer, predictor=rung.first)(base.features, HORIZONS)
     assert (said[EXPECTED_ORDERS] - first[EXPECTED_ORDERS]).abs().mean() > 0.1  # type: ignore[operator]
     assert np.corrcoef(said[EXPECTED_ORDERS], first[EXPECTED_ORDERS])[0, 1] < 0.99
@@ -207,6 +209,7 @@ def test_mistakes_are_told_in_one_line(base: Base, gru: tuple[Scorer, SavedRung]
     other = replace(base.store, manifest=replace(base.store.manifest, fingerprint="other"))
     with pytest.raises(InputError, match="the tokens are not those of"):
         replace(scoring_of(base, rung), store=other)
+    assert not isinstance(rung.first, AmortisedLaw)
     untrained = replace(scorer, predictor=rung.first, levels=fit_levels([], 90))
     with pytest.raises(InputError, match="has learnt nothing beyond"):
         save_rung(untrained, base.training.buyers, folder)

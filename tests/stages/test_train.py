@@ -38,7 +38,7 @@ def test_it_leaves_a_checkpoint_and_keeps_it(
     def never(*_: object) -> None:
         raise AssertionError("it trained")
 
-    monkeypatch.setattr(fitting, "_run", never)
+    monkeypatch.setattr(fitting, "run_steps", never)
     assert main(["train", *words]) == 0
 
 

@@ -141,7 +141,7 @@ def test_a_finished_run_is_kept_and_another_is_not(
     def never(*_: object) -> None:
         raise AssertionError("it trained")
 
-    monkeypatch.setattr(fitting, "_run", never)
+    monkeypatch.setattr(fitting, "run_steps", never)
     kept = fit_network(task(), small(), finished[1])
     assert kept.curve.equals(finished[0].curve)
     with pytest.raises(AssertionError, match="it trained"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ from retinue.forecasting.outlook import Law, Predictor
 from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.table import rows_of
+from retinue.forecasting.tuned import TunedPredictor
+from retinue.forecasting.zero_shot import read_base
+from retinue.models.amortised import AmortisedLaw
 from retinue.models.btyd import BetaGeometricNBD, ParetoNBD
 from retinue.models.gamma_gamma import GammaGamma
 from retinue.models.own_rate import OwnRate
 from retinue.models.statistics import KEYS
+from retinue.pretraining.pretrained import LAW, load_law
+from retinue.pretraining.reading import Reading
 from retinue.schema import (
     MARGIN_RATE,
     NET_SPEND_EVER,
@@ -36,12 +42,14 @@ from retinue.schema import (
     VALUED_TRANSACTIONS,
     InputError,
 )
-from retinue.sequences.tokens import Tokens
+from retinue.sequences.behaviour import units_of
+from retinue.sequences.tokens import Tokens, TokenStore
 from retinue.training.checkpoint import CARD, WEIGHTS, Trained, load_checkpoint
 
 RUNG = "rung.json"
 ORDER_MODELS = {model.__name__: model for model in (OwnRate, BetaGeometricNBD, ParetoNBD)}
 NEEDED = frozenset({*KEYS, NET_SPEND_EVER, REFUND_VALUE_EVER, VALUED_TRANSACTIONS, MARGIN_RATE})
+AMORTISED = {"law": "amortised"}  # it stands in a file of its own
 Plain = dict[str, Any]
 
 
@@ -53,7 +61,7 @@ class SavedRung:
         name: Of the rung, in every row of its forecasts.
         trained: The network.
         columns: Features that it knows, in order; beside these it is told the first forecast.
-        first: The first forecast.
+        first: The first forecast, or the amortised law of a fine-tuned base model, which makes it.
         correction: Of the level; None where past origins agreed on none.
         levels: Of the intervals; nominal where none were kept.
         digest: Of the files; the same checkpoint has the same.
@@ -62,14 +70,45 @@ class SavedRung:
     name: str
     trained: Trained
     columns: tuple[str, ...]
-    first: Predictor
+    first: Predictor | AmortisedLaw
     correction: Correction | None
     levels: Levels
     digest: str
 
-    def predictor(self, tokens: Tokens, context: Tensor | None = None) -> Predictor:
+    def predictor(
+        self, tokens: Tokens, context: Tensor | None = None, reading: Reading | None = None
+    ) -> Predictor:
         """The rung for customers with these tokens."""
-        return self.corrected(SequencePredictor(self.trained, tokens, self.first, self.columns, context))
+        return self.corrected(self.reader(tokens, context, reading))
+
+    def reader(
+        self, tokens: Tokens, context: Tensor | None, reading: Reading | None
+    ) -> SequencePredictor | TunedPredictor:
+        """The network for customers with these tokens.
+
+        Args:
+            tokens: of the customers.
+            context: of the base, where the network asks for it; None takes the customers asked about for the base.
+            reading: of the base at the cutoff, for a fine-tuned base model; see `reading`.
+        """
+        if not isinstance(self.first, AmortisedLaw):
+            return SequencePredictor(self.trained, tokens, self.first, self.columns, context)
+        assert reading is not None
+        return TunedPredictor(self.trained, reading, tokens, self.columns, context)
+
+    def reading(self, tokens: TokenStore, cutoff: datetime) -> Reading | None:
+        """The base at a cutoff, as a fine-tuned base model reads it; None for others, who need none."""
+        if not isinstance(self.first, AmortisedLaw):
+            return None
+        vocabulary = self.trained.vocabulary
+
+        def shards() -> Iterator[Tokens]:
+            return (tokens.read([shard]) for shard in range(tokens.shards))
+
+        units = replace(
+            units_of(shards(), cutoff), order_value=vocabulary.order_value, gap_days=vocabulary.gap_days
+        )
+        return read_base(self.first, vocabulary, shards, cutoff, units)[0]
 
     def corrected(self, network: Clocked) -> Predictor:
         """The network's forecast, its level corrected as past origins had it."""
@@ -127,7 +166,7 @@ def save_rung(scorer: Scorer, buyers: pl.DataFrame, folder: Path) -> None:
     inner = scorer.predictor
     correction = inner.by if isinstance(inner, Recalibrated) else None
     inner = inner.inner if isinstance(inner, Recalibrated) else inner
-    if not isinstance(inner, SequencePredictor):
+    if not isinstance(inner, (SequencePredictor, TunedPredictor)):
         raise InputError(
             f"train: {scorer.rung.value} has learnt nothing beyond its first forecast, the past is too short. "
             "Give a later cutoff or more data."
@@ -167,7 +206,7 @@ def load_rung(folder: Path) -> SavedRung:
             name=Rung(told["rung"]).value,
             trained=trained,
             columns=tuple(told["columns"]),
-            first=_predictor(told["first"]),
+            first=load_law(folder / LAW)[0] if told["first"] == AMORTISED else _predictor(told["first"]),
             correction=None if told["correction"] is None else Correction(**told["correction"]),
             levels=_levels(told["levels"]),
             digest=_digest(folder),
@@ -178,8 +217,9 @@ def load_rung(folder: Path) -> SavedRung:
         ) from error
 
 
-def _card(predictor: SequencePredictor, rung: Rung) -> Plain:
-    return {"rung": rung.value, "columns": list(predictor.columns), "first": _told(predictor.first)}
+def _card(predictor: SequencePredictor | TunedPredictor, rung: Rung) -> Plain:
+    first = AMORTISED if isinstance(predictor, TunedPredictor) else _told(predictor.first)
+    return {"rung": rung.value, "columns": list(predictor.columns), "first": first}
 
 
 def _told(first: Predictor) -> Plain:

@@ -28,8 +28,8 @@ from retinue.forecasting.base_model import BaseModel
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, context_of
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import SavedRung
-from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.table import buyers_of, forecasts_table
+from retinue.pretraining.reading import Reading
 from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, InputError
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
@@ -144,9 +144,13 @@ class Scoring:
             case BaseModel():
                 return self.rung.at(self.tokens, cutoff)
             case SavedRung():
-                return partial(self.rung.predictor, context=self._context(self.rung, cutoff, whole))
+                reading = self.rung.reading(self.tokens, cutoff)
+                context = self._context(self.rung, reading, cutoff, whole)
+                return partial(self.rung.predictor, context=context, reading=reading)
 
-    def _context(self, rung: SavedRung, cutoff: datetime, whole: Whole) -> Tensor | None:
+    def _context(
+        self, rung: SavedRung, reading: Reading | None, cutoff: datetime, whole: Whole
+    ) -> Tensor | None:
         """Of the customers of lowest code in the base, whichever their shard."""
         if rung.trained.network.readout.context is None:
             return None
@@ -161,7 +165,7 @@ class Scoring:
             return None
         events = pl.concat([self.store.scan(s).filter(pl.col(CUSTOMER).is_in(who)).collect() for s in shards])
         tokens = self.tokens.read(customers=who)
-        asked = SequencePredictor(rung.trained, tokens, rung.first, rung.columns)
+        asked = rung.reader(tokens, None, reading)
         return context_of(rung.trained, tokens, asked.readouts(self._buyers(events.lazy(), cutoff, whole)))
 
 

@@ -23,6 +23,7 @@ from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, READOUTS_PER_BATCH, C
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.sequence import readouts_at
 from retinue.forecasting.table import buyers_of, forecasts_table
+from retinue.models.amortised import AmortisedLaw
 from retinue.models.clocks import Clocks
 from retinue.models.network import context_group
 from retinue.schema import CUTOFF, InputError
@@ -57,6 +58,10 @@ class StreamingState:
     hidden: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
 
     def __post_init__(self) -> None:
+        if isinstance(self.rung.first, AmortisedLaw):
+            raise InputError(
+                "state: a fine-tuned base model reads the whole base anew at each cutoff and cannot stream. Train without init=."
+            )
         if not self.hidden.numel():
             self.hidden = self.rung.trained.network.start(len(self.seen.customer)).detach()
 
@@ -207,6 +212,7 @@ class StreamedPredictor(Clocked):
                 "also where nothing happened."
             )
         unit = self.trained.vocabulary.order_value
+        assert not isinstance(rung.first, AmortisedLaw)
         readouts = readouts_at([buyers], rung.columns, rung.first, cutoff, unit)
         context = None
         if network.readout.context is not None:
