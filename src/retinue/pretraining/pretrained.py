@@ -14,9 +14,11 @@ from torch import Tensor
 from retinue.events.store import written_whole
 from retinue.models.amortised import AmortisedLaw
 from retinue.schema import InputError
+from retinue.sequences.behaviour import SUMMARY
 from retinue.training.checkpoint import Trained, load_checkpoint
 
 LAW = "law.safetensors"
+SIZE = SUMMARY.index("log_customers")
 QUANTILES = 201
 _PRIOR = ("prior_middle", "prior_scale", "prior_axes", "prior_distances")
 
@@ -60,7 +62,9 @@ class Prior:
 
 
 def _away(inputs: Tensor, middle: Tensor, scale: Tensor) -> Tensor:
-    return ((inputs - middle) / scale).nan_to_num().clamp(-10.0, 10.0)
+    away = ((inputs - middle) / scale).nan_to_num().clamp(-10.0, 10.0)
+    away[:, SIZE] = 0.0  # a large base is like a small one, only surer
+    return away
 
 
 @dataclass(frozen=True)

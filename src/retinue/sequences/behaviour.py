@@ -121,7 +121,7 @@ class Units:
     """What a base counts in at a cutoff.
 
     Attributes:
-        first_day: Local days since 1970 of its first event.
+        first_day: Local days since 1970 of its first order.
         cutoff_day: Of the cutoff.
         order_value: Median amount of an order, account currency.
         gap_days: Median days between a customer's events that lie apart.
@@ -451,9 +451,11 @@ def units_of(shards: Iterable[Tokens], cutoff: datetime) -> Units:
         known = is_known(tokens.available, cutoff)
         if not known.any():
             continue
-        earliest = int(tokens.day[known].min())
-        first = earliest if first is None else min(first, earliest)
         is_order = known & tokens.of_kind(ORDER)
+        if not is_order.any():
+            continue
+        earliest = int(tokens.day[is_order].min())  # campaigns are often older than what is kept of orders
+        first = earliest if first is None else min(first, earliest)
         counts = _added(counts, np.bincount(np.clip(tokens.day[is_order], 0, day), minlength=1))
         thin = slice(None, None, max(1, len(known) // MOST_SAMPLED))
         values.append(np.asarray(tokens.money)[is_order][thin])
