@@ -15,8 +15,9 @@ from polars.testing import assert_frame_equal
 from retinue.config import Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
-from retinue.forecasting.blend import Blend, best_weight
+from retinue.forecasting.blend import Blend, best_weight, mixed_trials
 from retinue.forecasting.ladder import STATISTICAL, champion
+from retinue.forecasting.outlook import Law
 from retinue.forecasting.rungs import Training, fit_rung, training_at
 from retinue.forecasting.trees import Dispersion, Trees
 from retinue.schema import (
@@ -105,11 +106,24 @@ def test_the_blend_learns_its_weight_only_from_what_had_come_true(training: Trai
         blend = training.predictor(Rung.blend, offset)
         assert isinstance(blend, Blend)
         closed = [origin for origin in origins if origin >= offset + inner]
-        tried = [
-            [training.trial(rung, origin) for origin in closed] for rung in (training.best_law, Rung.xgboost)
-        ]
-        assert blend.weight == best_weight(tried[0], tried[1])
-    assert training.predictor(Rung.blend, origins[-1]).weight == 0.5  # type: ignore[attr-defined]
+        law, base, trees = (
+            [training.trial(rung, origin) for origin in closed]
+            for rung in (training.best_law, Rung.zero_shot, Rung.xgboost)
+        )
+        assert isinstance(blend.one, Blend)
+        assert blend.one.weight == best_weight(law, base)
+        assert blend.weight == best_weight(mixed_trials(law, base, blend.one.weight), trees, 1 / 3)
+    assert training.predictor(Rung.blend, origins[-1]).weight == 1 / 3  # type: ignore[attr-defined]
+
+
+def test_the_blend_leaves_the_base_model_out_of_a_base_that_it_does_not_know(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "unlikeness", 1.5)
+    blend = replace(training, kept={}, tried={}).predictor(Rung.blend)
+    assert isinstance(blend, Blend)
+    assert isinstance(blend.one, Law)
+    assert isinstance(blend.other, Trees)
 
 
 def test_totals_have_an_interval(training: Training) -> None:

@@ -215,7 +215,8 @@ def test_without_a_past_to_weigh_them_by_all_members_weigh_the_same(training: Tr
     blend = alone.predictor(Rung.blend)
     assert isinstance(blend, Blend)
     assert isinstance(blend.one, Blend)
-    assert [blend.weight, blend.one.weight] == pytest.approx([1 / 3, 1 / 2])
+    assert isinstance(blend.one.one, Blend)
+    assert [blend.weight, blend.one.weight, blend.one.one.weight] == pytest.approx([1 / 4, 1 / 3, 1 / 2])
 
 
 def test_all_amounts_times_a_hundred_are_values_times_a_hundred(tmp_path: Path) -> None:
