@@ -20,7 +20,7 @@ from retinue.features.query import available_at, features_at
 from retinue.forecasting.blend import EQUAL, Blend, best_weight, mixed_trials
 from retinue.forecasting.calibration import Recalibrated, correction_of, moved, total_factor
 from retinue.forecasting.grid import Grid, grid_at
-from retinue.forecasting.intervals import NOMINAL, Levels, fit_levels
+from retinue.forecasting.intervals import Levels, fit_levels
 from retinue.forecasting.outlook import Law, Outlook, Predictor, fit_law
 from retinue.forecasting.sequence import Histories, fit_sequence, with_encoder
 from retinue.forecasting.table import buyers_of, forecasts_table, rows_of
@@ -286,17 +286,15 @@ def training_at(
 def fit_rung(rung: Rung, training: Training) -> Scorer:
     """The rung at the training's cutoff, with its level and intervals set by its own forecasts at past origins.
 
+    Nothing of the base model is fitted; where there is a past, its intervals too are set by it.
+
     Args:
         rung: any but auto. xgboost corrects the best law; without enough past it is that law.
         training: from `training_at`.
     """
-    predictor = training.predictor(rung)
-    if (
-        rung is Rung.zero_shot
-    ):  # it has no past of its own: what it says stands, with the intervals of its distribution
-        return Scorer(rung, predictor, NOMINAL, training.options, ())
-    trials = training.trials(rung)
-    correction = correction_of(trials, training.grid.layout.disjoint_windows) if training.grid else None
+    predictor, trials, correction = training.predictor(rung), training.trials(rung), None
+    if training.grid is not None and rung is not Rung.zero_shot:  # whose level stands as it was read
+        correction = correction_of(trials, training.grid.layout.disjoint_windows)
     if correction is not None:
         predictor = Recalibrated(predictor, correction)
         trials = [_moved(trial, moved(trial.outlook, correction)) for trial in trials]
