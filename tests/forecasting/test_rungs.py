@@ -217,4 +217,4 @@ def test_customers_of_the_table_only_are_forecast(training: Training) -> None:
     assert made[CUSTOMER_ID].to_list() == sorted(some[CUSTOMER_ID])
     whole = fit_rung(Rung.blend, training)(training.buyers, [60])
     mine = whole.filter(pl.col(CUSTOMER_ID).is_in(some[CUSTOMER_ID].implode()))
-    assert mine[P_CHURN].to_list() == pytest.approx(made[P_CHURN].to_list(), rel=1e-12)
+    assert mine[P_CHURN].to_list() == pytest.approx(made[P_CHURN].to_list(), rel=1e-6)  # float32 states
