@@ -1,6 +1,6 @@
 """Rungs and the gate's choice at one cutoff against what came.
 
-python scripts/bench_rungs.py FOLDER/events CUTOFF DAYS [RUNG …]; without rungs, all that train in seconds.
+python scripts/bench_rungs.py FOLDER/events CUTOFF DAYS [RUNG …] [key=value …]; without rungs, all that train in seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Options, Rung
+from retinue.config import Rung, resolve
 from retinue.evaluation.comparison import Entry
 from retinue.events.store import Store
 from retinue.events.timeline import instant
@@ -33,15 +33,16 @@ METRICS = {
 }  # fmt: skip
 
 
-def main(folder: str, cutoff: str, days: str, *rungs: str) -> None:
+def main(folder: str, cutoff: str, days: str, *words: str) -> None:
     store, horizon = Store.open(Path(folder)), int(days)
-    at, options = (
-        instant(cutoff, store.local_zone),
-        replace(Options(), seeds=SEEDS, rungs=[Rung(rung) for rung in rungs]),
-    )
+    rungs = [word for word in words if "=" not in word]
+    asked = resolve([word for word in words if "=" in word])
+    at = instant(cutoff, store.local_zone)
+    options = replace(asked, seeds=SEEDS, rungs=[Rung(rung) for rung in rungs])
     started = time.perf_counter()
     found = backtest(store, [at], horizon, contenders(options), options)
-    title = f"{cutoff} + {days} days, mean of {SEEDS} seeds, {time.perf_counter() - started:.0f} s"
+    told = " ".join(word for word in words if "=" in word)
+    title = f"{cutoff} + {days} days, mean of {SEEDS} seeds, {time.perf_counter() - started:.0f} s {told}"
     console = Console(width=150)
     console.print(leaderboard(found, title))
     buyers = training_at(store, at, [horizon], options).buyers
