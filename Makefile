@@ -36,7 +36,7 @@ wheel-test: $(VENV)/.dev
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
 extras: $(VENV)/.dev
-	for extra in bench demo dev gpu-cu12 gpu-cu13 ray tracking; do \
+	for extra in bench demo dev experiments gpu-cu12 gpu-cu13 ray tracking; do \
 	  $(PIP) install --quiet --dry-run --ignore-installed -c constraints.txt ".[$$extra]" || exit 1; \
 	  echo "extra $$extra resolves"; done
 

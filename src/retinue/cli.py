@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retinue.pretraining.pretrained import Pretrained
 
 MULTIRUN = "--multirun"
+WIDE = 140  # columns, where the output goes to a file
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -82,12 +83,43 @@ def _command(words: list[str], screen: Console) -> int:
         rest = [
             f"worlds.{word}" if word.split("=")[0] in ("kind", "customers", "days") else word for word in rest
         ]
+    verb = ""
+    if command == "experiment":
+        verb, rest = _verb(rest)
     options = resolve(rest)
     _log_to(screen)
     with _progress(screen) as progress:
-        show = _work(command, options, progress)
+        show = _experiment(verb, options, progress) if verb else _work(command, options, progress)
     show()
     return 0
+
+
+def _verb(words: list[str]) -> tuple[str, list[str]]:
+    """What is to be done with an experiment, and the other words."""
+    verbs = ("design", "assign", "analyse")
+    if not words or words[0] not in verbs:
+        raise InputError(
+            f"experiment: say what to do with it first: retinue experiment {'|'.join(verbs)} key=value …"
+        )
+    return words[0], words[1:]
+
+
+def _experiment(verb: str, options: Options, progress: Any) -> Callable[[], None]:
+    """Does one step of an experiment; what it returns shows the result."""
+    try:
+        from retinue.experiment import folder_of, run_analyse, run_assign, run_design
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"experiment: needs {error.name}, which is not installed. Run: pip install 'retinue[experiments]'"
+        ) from error
+    from retinue.reporting import terminal
+
+    out, folder = Console(width=None if sys.stdout.isatty() else WIDE), folder_of(options)
+    if verb == "design":
+        return partial(terminal.show_design, out, folder, *run_design(options, progress)[1:], options)
+    if verb == "assign":
+        return partial(terminal.show_assigned, out, folder, run_assign(options, progress)[1])
+    return partial(terminal.show_analysis, out, folder, run_analyse(options, progress)[1], options)
 
 
 def _multirun(command: str, words: list[str], screen: Console) -> int:
@@ -248,6 +280,10 @@ def _show(command: str, run: Run, options: Options) -> None:
         )
     elif command in ("forecast", "run", "report"):
         _headline(out, run)
+    elif command == "decide":
+        from retinue.reporting.terminal import show_decisions
+
+        show_decisions(out, run.read("decisions"), run.read("limits"), run.read("budget_curve"), options)
     print(f"{command}: done; everything is in {run.folder}")
     if command in ("run", "report"):
         print(f"report: {run.folder / 'report.html'}")

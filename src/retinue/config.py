@@ -189,15 +189,161 @@ class SegmentOptions:
     lapsed_ratio: float = option(6.0, "silent longer than this is lapsed", "× own mean gap")
 
 
+class EffectSource(Enum):
+    """Where an action's effect comes from."""
+
+    assumed = "assumed"
+    measured = "measured"
+
+
+@dataclass
+class ActionOptions:
+    """One thing that can be done for a customer. Shares of effect stand with their 90 % interval."""
+
+    channel: str = option("email", "that it goes through; budgets and exports are per channel")
+    fixed_cost: float = option(0.0, "of one contact", "account currency")
+    order_share: float = option(
+        0.0, "cost as a share of the customer's next order, such as a discount", "share"
+    )
+    take_up: float = option(1.0, "orders on which that share is claimed", "share")
+    minutes: float = option(0.0, "of a person, per contact; 0 where nobody is needed", "minutes")
+    capacity: float | None = option(None, "contacts at most; null = no limit", "contacts")
+    contacts: int = option(1, "contacts it adds to the customer's last 30 days")
+    quadrants: list[str] = option([], "save, advocate, let_go, nurture; empty = all")
+    causes: list[str] = option([], "causes that it answers; empty = all, also without a reason")
+    stages: list[str] = option([], "lifecycle stages; empty = all")
+    needs_consent: bool = option(True, "never where consent was withdrawn")
+    effect: EffectSource = option(
+        EffectSource.assumed,
+        "assumed (the shares below) or measured (from the campaign's randomised exposures)",
+    )
+    keeps: float = option(0.0, "of those who would leave, how many stay", "share")
+    keeps_lower: float = option(0.0, "its lower end", "share")
+    keeps_upper: float = option(0.0, "its upper end", "share")
+    lifts: float = option(0.0, "what it adds to the value of those who would stay", "share")
+    lifts_lower: float = option(0.0, "its lower end", "share")
+    lifts_upper: float = option(0.0, "its upper end", "share")
+    campaign: str | None = option(
+        None, "name of the campaign in the events, * for any part of it; for measured effects"
+    )
+    everyone_drawn: bool = option(
+        False,
+        "whoever had ordered could have been reached, by the same chance; false = control events say who was not",
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say.
+
+        Raises:
+            ValueError: the option, its value and the rule.
+        """
+        for name in ("fixed_cost", "minutes"):
+            _within(f"actions.menu.….{name}", getattr(self, name), 0.0, 1e12)
+        for name in ("order_share", "take_up", "keeps", "keeps_lower", "keeps_upper"):
+            _within(f"actions.menu.….{name}", getattr(self, name), -1.0 if "keeps" in name else 0.0, 1.0)
+        if self.capacity is not None:
+            _within("actions.menu.….capacity", self.capacity, 0.0, 1e12)
+        for name in ("keeps", "lifts"):
+            low, mid, high = (getattr(self, name + end) for end in ("_lower", "", "_upper"))
+            if not low <= mid <= high:
+                raise ValueError(
+                    f"actions.menu.….{name}={mid}: must lie in its interval, {name}_lower={low} to {name}_upper={high}."
+                )
+        if self.effect is EffectSource.measured and not self.campaign:
+            raise ValueError(
+                "actions.menu.….effect=measured: needs campaign=…, the name of the randomised campaign in the events."
+            )
+
+
+@dataclass
+class ActionsOptions:
+    """What can be done: the menu."""
+
+    name: str = option("none", "of the menu")
+    menu: dict[str, Any] = option({}, "actions by name: actions.menu.call.fixed_cost=2.5")
+
+    def __post_init__(self) -> None:
+        """Reads the menu's entries; an entry of a dict cannot be typed from the command line.
+
+        Raises:
+            ValueError: a field that an action does not have, or a value outside its rule.
+        """
+        self.menu = {name: _action(name, entry) for name, entry in self.menu.items()}
+
+    @property
+    def actions(self) -> dict[str, ActionOptions]:
+        """The actions by name, in the order of the menu."""
+        return dict(self.menu)
+
+
+def _action(name: str, entry: Any) -> ActionOptions:
+    if isinstance(entry, ActionOptions):
+        return entry
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ActionOptions), entry))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{MENU}{name}: {_plain(error)}") from error
+    except ValueError as error:
+        raise ValueError(str(error).replace("….", f"{name}.")) from error
+    assert isinstance(made, ActionOptions)
+    return made
+
+
 @dataclass
 class DecisionOptions:
-    """Value × risk quadrants."""
+    """Value × risk quadrants, causes, and the rules under which actions are given."""
 
     risk_threshold: float = option(0.7, "p_churn from here on is high risk", "probability")
     value_quantile: float = option(0.75, "value if retained from this quantile on is high", "quantile")
     value_threshold: float | None = option(
         None, "value if retained from here on is high, in place of the quantile", "account currency"
     )
+    reasons_for: int = option(
+        50_000, "customers, most value at stake first, for whom causes are looked for", "customers"
+    )
+    channel_budgets: dict[str, float] = option(
+        {}, "at most this through a channel: decisions.channel_budgets.email=500", "account currency"
+    )
+    agent_hours: float | None = option(None, "hours that people have for actions; null = no limit", "hours")
+    most_contacts: int = option(4, "campaign contacts in 30 days, the new one included", "contacts")
+    floors: dict[str, float] = option(
+        {}, "least customers of a segment who get an action: decisions.floors.3=100", "customers"
+    )
+    effect_days: int = option(90, "window in which measured effects are looked for", "days")
+    exploration: float = option(
+        0.0, "customers who get a random admissible action or none, so that effects can be learnt", "share"
+    )
+    holdout: float = option(
+        0.0, "customers never treated, the same ones from run to run, to measure against", "share"
+    )
+
+
+@dataclass
+class ExperimentOptions:
+    """A randomised experiment (`retinue experiment design|assign|analyse`)."""
+
+    name: str = option("experiment", "names its folder, <output>/experiments/<name>")
+    arms: dict[str, float] = option(
+        {}, "share of each: experiments.arms.call=0.5; empty = control and treated, half each"
+    )
+    control: str = option("control", "arm that gets nothing")
+    starts: str | None = option(None, "outcomes count from after this day or instant; null = the cutoff")
+    days: int = option(30, "how long outcomes count", "days")
+    quadrants: list[str] = option([], "who takes part; empty = everyone")
+    strata: list[str] = option(["quadrant"], "columns of the decisions within which the shares hold")
+    cost: float = option(0.0, "of one treated customer", "account currency")
+    effect: float | None = option(
+        None,
+        "on the mean margin per customer that the design is to find; null = the smallest it can",
+        "account currency",
+    )
+    power: float = option(0.8, "chance of finding it", "probability")
+    alpha: float = option(0.05, "chance of a false alarm over all looks", "probability")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The arms with their shares."""
+        return dict(self.arms) or {self.control: 0.5, "treated": 0.5}
 
 
 @dataclass
@@ -295,7 +441,12 @@ class Options:
     )
     value: ValueOptions = option(ValueOptions, "margin and discounting")
     segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
-    decisions: DecisionOptions = option(DecisionOptions, "value × risk quadrants")
+    decisions: DecisionOptions = option(DecisionOptions, "quadrants, causes, and rules for actions")
+    actions: ActionsOptions = option(ActionsOptions, "preset of conf/actions: retail, subscription, none")
+    budget: float | None = option(
+        None, "that all actions together may cost, in expectation; null = no limit", "account currency"
+    )
+    experiments: ExperimentOptions = option(ExperimentOptions, "a randomised experiment")
     worlds: WorldOptions = option(WorldOptions, "simulated bases")
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
     trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp")
@@ -363,6 +514,33 @@ class Options:
             _within("value.contact_cost", self.value.contact_cost, 0.0, float("inf"))
         _within("decisions.risk_threshold", self.decisions.risk_threshold, 0.0, 1.0)
         _within("decisions.value_quantile", self.decisions.value_quantile, 0.0, 1.0)
+        _within("decisions.reasons_for", self.decisions.reasons_for, 0, 10**9)
+        _within("decisions.most_contacts", self.decisions.most_contacts, 0, 10**6)
+        _within("decisions.effect_days", self.decisions.effect_days, 1, 36_500)
+        _within("decisions.exploration", self.decisions.exploration, 0.0, 1.0)
+        _within("decisions.holdout", self.decisions.holdout, 0.0, 0.99)
+        for name, limit in (("budget", self.budget), ("decisions.agent_hours", self.decisions.agent_hours)):
+            if limit is not None:
+                _within(name, limit, 0.0, 1e15)
+        for group, limits in (
+            ("channel_budgets", self.decisions.channel_budgets),
+            ("floors", self.decisions.floors),
+        ):
+            for name, value in limits.items():
+                _within(f"decisions.{group}.{name}", value, 0.0, 1e15)
+        _within("experiments.days", self.experiments.days, 1, 36_500)
+        _within("experiments.power", self.experiments.power, 0.05, 0.999)
+        _within("experiments.alpha", self.experiments.alpha, 1e-6, 0.5)
+        _within("experiments.cost", self.experiments.cost, 0.0, 1e12)
+        if self.experiments.control not in self.experiments.shares:
+            raise ValueError(
+                f"experiments.control={self.experiments.control}: is not among experiments.arms, "
+                f"{', '.join(self.experiments.shares)}."
+            )
+        if not self.experiments.name.replace("-", "_").isidentifier():
+            raise ValueError(
+                f"experiments.name={self.experiments.name}: must be letters, digits, - and _ alone."
+            )
         _within("data.max_bad_share", self.data.max_bad_share, 0.0, 1.0)
         _within("segments.min_share", self.segments.min_share, 0.0, 0.5)
         _within("segments.max_segments", self.segments.max_segments, 1, 64)
@@ -450,7 +628,13 @@ def _whole_days(value: Any) -> list[int]:
     return sorted(set(days))
 
 
-GROUPS = {"data": DataOptions, "model": ModelOptions, "trainer": TrainerOptions}  # with presets in conf/
+MENU = "actions.menu."
+GROUPS = {
+    "data": DataOptions,
+    "actions": ActionsOptions,
+    "model": ModelOptions,
+    "trainer": TrainerOptions,
+}  # with presets in conf/
 
 
 def shipped_base_model() -> Path:
@@ -508,6 +692,16 @@ def _dict_options(kind: Any = Options, prefix: str = "") -> Iterator[str]:
 def _check_key(word: str) -> None:
     """Names the nearest option where a key is unknown; Hydra's own message names the node only."""
     key = word.split("=", 1)[0].lstrip("+~")
+    if key.startswith(MENU):
+        name, _, item = key.removeprefix(MENU).partition(".")
+        known = [one.name for one in fields(ActionOptions)]
+        if not name.isidentifier() or item not in known:
+            near = difflib.get_close_matches(item, known, 1, 0.5)
+            raise InputError(
+                f"option '{key}' does not exist.{f' Did you mean {MENU}{name}.{near[0]}?' if near else ''} An action is "
+                f"written {MENU}<name>.<field>=…; the fields are {', '.join(known)}."
+            )
+        return
     known = [line.key for line in option_lines()]
     groups = [*GROUPS, "experiment"]
     if key in known or key in groups or any(key.startswith(d) or key + "." == d for d in _dict_options()):
@@ -532,9 +726,27 @@ def _opened(word: str) -> str:
     """The word in Hydra's grammar: texts quoted (paths hold commas and brackets), new keys of a dict allowed."""
     key, value = word.split("=", 1)
     in_dict = any(key.startswith(prefix) for prefix in _dict_options())
-    if (in_dict or key in set(_text_options())) and value != "null" and value[:1] not in ("'", '"'):
+    if (
+        (key.startswith("data.paths.") or key in set(_text_options()))
+        and value != "null"
+        and value[:1] not in ("'", '"')
+    ):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return f"{'++' if in_dict else ''}{key}={value}"
+
+
+def _with_menu(forms: Sequence[str]) -> list[str]:
+    """The forms with those of one action of the menu put together, as a new action is made from all at once."""
+    actions: dict[str, list[str]] = {}
+    rest = []
+    for form in forms:
+        key, value = form.split("=", 1)
+        if key.lstrip("+").startswith(MENU):
+            name, _, item = key.lstrip("+").removeprefix(MENU).partition(".")
+            actions.setdefault(name, []).append(f"{item}: {value}")
+        else:
+            rest.append(form)
+    return rest + [f"++{MENU}{name}={{{', '.join(items)}}}" for name, items in actions.items()]
 
 
 def resolve(words: Sequence[str]) -> Options:
@@ -560,6 +772,7 @@ def resolve(words: Sequence[str]) -> Options:
             raise InputError(
                 f"'{word}' cannot be read; put quotes round the value or close its bracket."
             ) from error
+    opened = _with_menu(opened)
     store = ConfigStore.instance()
     store.store(name="schema", node=Options)
     for group, node in GROUPS.items():

@@ -16,6 +16,9 @@ import polars as pl
 
 from retinue.accel import choose_engine, collect
 from retinue.config import Options, Rung, as_yaml
+from retinue.decisions.causes import reasons
+from retinue.decisions.decide import budget_curve, customers_of, decide
+from retinue.decisions.offers import offers
 from retinue.decisions.quadrants import quadrants
 from retinue.evaluation.folds import check_origins, rolling_origins
 from retinue.evaluation.realised import evaluate, realised
@@ -53,10 +56,11 @@ from retinue.runs import (
 from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,
-    DECISIONS,
     HORIZON_DAYS,
+    LIMITS,
     QUALITY,
     SEGMENTS,
+    VALUE_AT_STAKE,
 )
 from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lineage import lineage
@@ -145,20 +149,47 @@ def _forecast(run: Run) -> None:
                     "forecast: the base is unlike all that the base model has seen; fitted rungs decide"
                 )
         scorer = fit_rung(rung, training)
-        made = scorer(known, options.horizons)
+        made = _with_reasons(run, scorer(known, options.horizons), scorer, training.buyers)
         forecasts.append(made)
         metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, scorer, scores)
         if options.forecaster in (Rung.auto, Rung.zero_shot):
             metrics[cutoff.isoformat()]["unlikeness"] = training.unlikeness
     table = pl.concat(forecasts).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
     latest = metrics[run.cutoffs[-1].isoformat()]
-    decided = quadrants(table.filter(pl.col(CUTOFF) == run.cutoffs[-1]), options.decisions)
     write_text(
         json.dumps(latest | {"cutoffs": metrics}, indent=1, ensure_ascii=False), run.folder / "metrics.json"
     )
-    write_table(DECISIONS.check(decided), run.table("decisions"))
     write_table(table, run.table("forecasts"))
     _keep(run, table)
+
+
+def _with_reasons(run: Run, made: pl.DataFrame, scorer: Scorer, buyers: pl.DataFrame) -> pl.DataFrame:
+    """The forecasts with a cause for the customers with the most at stake."""
+    stakes = quadrants(made, run.options.decisions).sort(
+        VALUE_AT_STAKE, CUSTOMER_ID, descending=[True, False]
+    )
+    some = buyers.join(stakes.head(run.options.decisions.reasons_for), on=CUSTOMER_ID, how="semi")
+    told = reasons(scorer.predictor, some, run.horizon_days)
+    return made.join(told, on=[CUSTOMER_ID, CUTOFF], how="left", maintain_order="left")
+
+
+def _decide(run: Run) -> None:
+    options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
+    forecasts, features = (run.read(name).filter(latest) for name in ("forecasts", "features"))
+    segments = run.read("segments").filter(latest)
+    quadrant = quadrants(forecasts, options.decisions)
+    customers = customers_of(quadrant, forecasts, features, segments)
+    menu = options.actions.actions
+    made = offers(customers, menu, options.decisions)
+    decided = decide(customers, quadrant, made, menu, options.decisions, options.budget, options.seed)
+    limits = pl.DataFrame(
+        [(one.name, one.unit, one.limit, one.used, one.price) for one in decided.limits],
+        schema=LIMITS.schema,
+        orient="row",
+    )
+    write_table(LIMITS.check(limits), run.table("limits"))
+    write_table(budget_curve(customers, made, menu, options.decisions), run.table("budget_curve"))
+    write_table(decided.table, run.table("decisions"))
 
 
 def _keep(run: Run, forecasts: pl.DataFrame) -> None:
@@ -233,6 +264,7 @@ WORK: dict[Stage, Callable[[Run], None]] = {
     Stage.features: _features,
     Stage.segment: _segment,
     Stage.forecast: _forecast,
+    Stage.decide: _decide,
     Stage.report: _report,
 }
 

@@ -31,6 +31,7 @@ class Stage(Enum):
     features = "features"
     segment = "segment"
     forecast = "forecast"
+    decide = "decide"
     report = "report"
 
 
@@ -40,7 +41,8 @@ NEEDS: dict[Stage, tuple[Stage, ...]] = {
     Stage.features: (Stage.prepare,),
     Stage.segment: (Stage.features,),
     Stage.forecast: (Stage.features,),
-    Stage.report: (Stage.doctor, Stage.segment, Stage.forecast),
+    Stage.decide: (Stage.segment, Stage.forecast),
+    Stage.report: (Stage.doctor, Stage.decide),
 }
 
 OUTPUTS: dict[Stage, tuple[str, ...]] = {
@@ -54,7 +56,8 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
         "segment_migration.parquet",
         "segment_model.json",
     ),
-    Stage.forecast: ("forecasts.parquet", "decisions.parquet", "metrics.json"),
+    Stage.forecast: ("forecasts.parquet", "metrics.json"),
+    Stage.decide: ("decisions.parquet", "limits.parquet", "budget_curve.parquet"),
     Stage.report: ("report.html",),
 }
 
@@ -130,7 +133,7 @@ def _code_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _stage_options(stage: Stage, options: Options) -> Any:
+def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
     """The options that a stage's tables depend on."""
     match stage:
         case Stage.prepare:
@@ -147,13 +150,15 @@ def _stage_options(stage: Stage, options: Options) -> Any:
                 options.forecaster,
                 options.segments.new_days,
                 asdict(options.value),
-                asdict(options.decisions),
+                options.decisions.reasons_for,
                 options.seed,
                 [asdict(options.model), asdict(options.training)],
                 options.rungs,
                 _text_of(f"{options.init}/card.json" if options.init else None),
                 _text_of(str(Path(options.base_model or shipped_base_model()) / "card.json")),
             ]
+        case Stage.decide:
+            return [asdict(options.decisions), asdict(options.actions), options.budget, options.seed]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"
             seen = hashlib.sha256(reconciled.read_bytes()).hexdigest() if reconciled.is_file() else None

@@ -107,9 +107,10 @@ EVENTS = Table(
 
 ORDER = "order"
 REFUND = "refund"
+EXPOSED, NOT_EXPOSED = "campaign", "control"  # reached by a campaign; drawn not to be
 KNOWN_EVENT_TYPES = (
     ORDER, REFUND, "visit", "view", "cart", "search", "email_sent", "email_open", "email_click", "sms_sent",
-    "sms_click", "push_sent", "push_open", "campaign", "coupon_redeemed", "ticket_opened", "ticket_resolved",
+    "sms_click", "push_sent", "push_open", "campaign", "control", "coupon_redeemed", "ticket_opened", "ticket_resolved",
     "review", "survey", "login", "app_open", "subscription_start", "subscription_renew", "subscription_pause",
     "subscription_downgrade", "subscription_cancel", "payment_failed", "points_earned", "points_redeemed",
     "referral", "consent_given", "consent_withdrawn",
@@ -204,11 +205,26 @@ SPEND_DEVIATION = Column(
     "account currency, standard deviation of spend given at least one order",
     "not given",
 )
+# the reason behind a risk
+NAMED_CAUSE = Column(
+    "cause",
+    pl.String,
+    "family of evidence that raises the risk most, or 'no reliable reason'",
+    "not looked for",
+)
+CAUSE_STRENGTH = Column(
+    "cause_strength",
+    pl.Float64,
+    "fall of the log odds of churn, were the evidence that of customers just as silent; 0 without a reason",
+    "not looked for",
+)
+EVIDENCE = Column("evidence", pl.String, "the cause's evidence as a sentence", "no reliable reason")
+REASONS = Table("reasons", (CUSTOMER_ID, CUTOFF, NAMED_CAUSE, CAUSE_STRENGTH, EVIDENCE))
 FORECASTS = Table(
     "forecasts",
     (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, MODEL, P_CHURN, EXPECTED_ORDERS, EXPECTED_SPEND, CLV, CLV_LOWER, CLV_UPPER,
      NEXT_ORDER_DAYS),
-    (ORDERS_SHAPE, SPEND_DEVIATION),
+    (ORDERS_SHAPE, SPEND_DEVIATION, NAMED_CAUSE, CAUSE_STRENGTH, EVIDENCE),
 )  # fmt: skip
 
 # what came true within the horizon
@@ -294,17 +310,82 @@ PSI = Column(
 )
 DRIFT = Table("drift", (RUN, CUTOFF, FEATURE, PSI))
 
-# decisions (the quadrant is the first; actions join later)
+# decisions: the quadrant, and where there is a menu of actions, what is done
 QUADRANT = Column("quadrant", pl.String, "save, advocate, let_go or nurture")
 VALUE_IF_RETAINED = Column(
     "value_if_retained", pl.Float64, "account currency: clv given at least one more order"
 )
 VALUE_AT_STAKE = Column("value_at_stake", pl.Float64, "account currency: p_churn × clv if retained")
-DECISIONS = Table(
-    "decisions", (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_IF_RETAINED, VALUE_AT_STAKE)
+ACTION = Column("action", pl.String, "name in the menu, or none")
+ACTION_CHANNEL = Column("channel", pl.String, "that the action goes through", "no action")
+EXPECTED_GAIN = Column(
+    "expected_gain",
+    pl.Float64,
+    "account currency: margin that the action adds within the horizon, before its cost",
 )
+GAIN_LOWER = Column("gain_lower", pl.Float64, "lower end of the 90 % interval of expected_gain")
+GAIN_UPPER = Column("gain_upper", pl.Float64, "upper end of the 90 % interval of expected_gain")
+EXPECTED_COST = Column(
+    "expected_cost", pl.Float64, "account currency, offers to those who would order anyway included"
+)
+EFFECT_SOURCE = Column("effect_source", pl.String, "assumed or measured", "no action")
+BINDING = Column(
+    "binding",
+    pl.String,
+    "limit that weighs most on the action, or the rule that bars every action; nothing = neither",
+)
+ALTERNATIVES = Column("alternatives", pl.String, "best actions that may be given, with their net value")
+PROPENSITY = Column("propensity", pl.Float64, "chance of what was done, or of treatment, 0 to 1")
+EXPLORED = Column("explored", pl.Boolean, "drawn at random, so that effects can be learnt")
+POLICY = Column("policy", pl.String, "fingerprint of menu, rules, budget and seed")
+CONSENT = Column(
+    "consent_state", pl.String, "withdrawn, not withdrawn, or unknown where the events hold none"
+)
+DECISIONS = Table(
+    "decisions",
+    (CUSTOMER_ID, CUTOFF, HORIZON_DAYS, QUADRANT, VALUE_IF_RETAINED, VALUE_AT_STAKE),
+    (ACTION, ACTION_CHANNEL, EXPECTED_GAIN, GAIN_LOWER, GAIN_UPPER, EXPECTED_COST, EFFECT_SOURCE, BINDING, ALTERNATIVES,
+     PROPENSITY, EXPLORED, POLICY, MODEL, CONSENT, NAMED_CAUSE, EVIDENCE),
+)  # fmt: skip
+BUDGET = Column("budget", pl.Float64, "account currency, at most")
+CONTACTED = Column("contacted", pl.Int64, "customers with an action")
+NET_GAIN = Column("net_gain", pl.Float64, "account currency: expected gain less cost")
+NET_LOWER = Column("net_lower", pl.Float64, "lower ends of all gains, less cost")
+NET_UPPER = Column("net_upper", pl.Float64, "upper ends of all gains, less cost")
+NEXT_UNIT = Column("next_unit", pl.Float64, "net gain that one more unit of budget would bring")
+BUDGET_CURVE = Table(
+    "budget_curve",
+    (BUDGET, CONTACTED, EXPECTED_COST, EXPECTED_GAIN, NET_GAIN, NET_LOWER, NET_UPPER, NEXT_UNIT),
+)
+LIMIT_NAME = Column("limit", pl.String, "budget, channel budget, agent hours, capacity or floor")
+LIMIT_UNIT = Column("unit", pl.String, "account currency, hours, contacts or customers")
+ALLOWED = Column("allowed", pl.Float64, "the limit, in its unit")
+USED = Column("used", pl.Float64, "in its unit")
+PRICE = Column("price", pl.Float64, "account currency that one more unit would bring")
+LIMITS = Table("limits", (LIMIT_NAME, LIMIT_UNIT, ALLOWED, USED, PRICE))
 EXPECTED_CHURNERS = Column("expected_churners", pl.Float64, "customers: sum of p_churn")
 QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))
+
+# experiments
+EXPERIMENT = Column("experiment", pl.String, "name of the experiment")
+ARM = Column("arm", pl.String, "what the customer was drawn for")
+STRATUM = Column("stratum", pl.String, "part of the base within which the shares hold, or all")
+STARTS = Column("starts", UTC_TIME, "outcomes count from after here")
+ENDS = Column("ends", UTC_TIME, "last instant whose outcomes count")
+ASSIGNMENTS = Table("assignments", (EXPERIMENT, CUSTOMER_ID, ARM, PROPENSITY, STRATUM, STARTS, ENDS))
+TREATED_CUSTOMERS = Column("treated", pl.Int64, "customers in the arm")
+CONTROL_CUSTOMERS = Column("control", pl.Int64, "customers in the control arm")
+CONTROL_MEAN = Column("control_mean", pl.Float64, "mean of the metric per customer")
+TREATED_MEAN = Column("treated_mean", pl.Float64, "mean of the metric per customer")
+EFFECT = Column("effect", pl.Float64, "difference of means, adjusted by the covariate")
+EFFECT_LOWER = Column("effect_lower", pl.Float64, "lower end of its interval at this look")
+EFFECT_UPPER = Column("effect_upper", pl.Float64, "upper end of its interval at this look")
+P_VALUE = Column("p_value", pl.Float64, "two-sided, of this look alone")
+EXPERIMENT_EFFECTS = Table(
+    "experiment_effects",
+    (ARM, METRIC, GROUP, TREATED_CUSTOMERS, CONTROL_CUSTOMERS, CONTROL_MEAN, TREATED_MEAN, EFFECT, EFFECT_LOWER, EFFECT_UPPER,
+     P_VALUE),
+)  # fmt: skip
 
 # worlds: what a simulated base knows of itself
 ALIVE = Column("alive", pl.Boolean, "not lost at the cutoff, or at the time of the action")
@@ -351,7 +432,6 @@ ACTION_TIME = Column(
     "action_time", UTC_TIME, "when the campaign reached, or would have reached, the customer"
 )
 TARGETED = Column("targeted", pl.Boolean, "the chance of treatment hangs on the customer's own past")
-PROPENSITY = Column("propensity", pl.Float64, "chance of treatment, 0 to 1")
 TREATED = Column("treated", pl.Boolean, "reached by the campaign")
 EFFECT_ORDERS = Column(
     "effect_orders", pl.Float64, "orders that treatment adds within the effect's horizon, in expectation"

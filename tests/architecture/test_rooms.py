@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "forecasting": {
         "schema", "config", "accel", "events", "features", "sequences", "models", "training", "pretraining", "evaluation",
     },
-    "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "forecasting"},
+    "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "evaluation", "forecasting"},
     "reporting": {
         "schema", "config", "events", "features", "segments", "models", "training", "evaluation", "forecasting",
         "decisions",
@@ -42,6 +42,7 @@ MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
 MAY_IMPORT["pretrain"] = set(MAY_IMPORT)
 MAY_IMPORT["score"] = set(MAY_IMPORT)
+MAY_IMPORT["experiment"] = set(MAY_IMPORT)
 MAY_IMPORT["help"] = {"schema", "config"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set()

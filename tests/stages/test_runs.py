@@ -39,7 +39,7 @@ def test_a_run_leaves_the_tables_of_the_contract(finished: Path) -> None:
 def test_running_again_does_nothing_and_a_new_option_runs_only_what_follows(finished: Path) -> None:
     out = finished / "out"
     again = retinue(*words(finished / "orders.parquet", out))
-    assert again.stderr.count("unchanged, kept") == 6, again.stderr
+    assert again.stderr.count("unchanged, kept") == 7, again.stderr
     before = (out / "report.html").read_text()
     changed = retinue(*words(finished / "orders.parquet", out, "value.margin_rate=0.5"))
     kept = [line.split()[-3].rstrip(":") for line in changed.stderr.splitlines() if "unchanged, kept" in line]

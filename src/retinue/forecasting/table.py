@@ -48,7 +48,7 @@ def buyers_of(features: pl.DataFrame) -> pl.DataFrame:
 
 def forecasts_table(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The parts as one checked table, sorted by customer_id, cutoff, horizon_days."""
-    optional = {str(column): column.dtype for column in FORECASTS.optional}
+    optional = {str(column): column.dtype for column in (ORDERS_SHAPE, SPEND_DEVIATION)}
     empty = pl.DataFrame(schema=pl.Schema({**FORECASTS.schema, **optional}))
     return FORECASTS.check(pl.concat([empty, *parts]).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS))
 

@@ -100,6 +100,10 @@ class Boosted:
         said = np.mean([member.corrections(matrix) for member in self.members], axis=0)
         return said[0], said[1], said[2]
 
+    def order_corrections(self, matrix: Floats) -> Array:
+        """What to add to log odds of an order alone; (rows,)."""
+        return np.asarray(np.mean([_margin(member.order, matrix) for member in self.members], axis=0))
+
 
 def settled(numbers: Array) -> Array:
     """Rounded to about six digits, so that sums added up in another order grow the very same trees."""

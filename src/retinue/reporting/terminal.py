@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from retinue.config import Options
 from retinue.evaluation.reconciliation import windows
 from retinue.forecasting.backtest import Backtest
 from retinue.forecasting.ledger import Reckoning
 from retinue.reporting.backtest_page import lead, leading_grid, versus_grid
+from retinue.reporting.budget import actions_grid, assumed_words, curve_grid, limits_grid, untreated_grid
 from retinue.reporting.figures import Grid
 from retinue.reporting.ledger_page import verdict_words
-from retinue.reporting.words import Money, count, day, number
-from retinue.schema import FINDING, MODEL, PASSED, RUN, SENTINEL
+from retinue.reporting.words import NONE, Money, count, day, number, share
+from retinue.schema import ARM, FINDING, GROUP, MODEL, P_VALUE, PASSED, RUN, SENTINEL, STRATUM
+
+if TYPE_CHECKING:
+    from retinue.decisions.experiments.analyse import Found
+
+STRIKING = 0.05
 
 
 def show_backtest(out: Console, folder: Path, found: Backtest) -> None:
@@ -73,3 +82,106 @@ def _print(out: Console, grid: Grid) -> None:
     for row in grid.rows:
         table.add_row(*(escape(cell) for cell in row))
     out.print(table)
+
+
+def show_decisions(
+    out: Console, decisions: pl.DataFrame, limits: pl.DataFrame, curve: pl.DataFrame, options: Options
+) -> None:
+    """What each action does, why the others get none, what the limits are worth, and what other budgets would bring."""
+    money = Money(options.data.currency)
+    _print(out, actions_grid(decisions, money))
+    out.print()
+    _print(out, untreated_grid(decisions))
+    if limits.height:
+        out.print()
+        _print(out, limits_grid(limits, money))
+    out.print("\nwhat other budgets would bring", highlight=False)
+    _print(out, curve_grid(curve, money))
+    if warning := assumed_words(decisions, options.actions.name):
+        out.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+
+
+def show_design(
+    out: Console, folder: Path, table: pl.DataFrame, needed: int | None, options: Options
+) -> None:
+    """The smallest effect that each length of window would find."""
+    asked, money = options.experiments, Money(options.data.currency)
+    rows = tuple(
+        (count(days), arm, count(treated), count(control), money.full(mean), money.full(deviation), share(explained),
+         money.full(plain), money.full(smallest), share(smallest / mean) if mean else NONE)
+        for days, arm, treated, control, mean, deviation, explained, plain, smallest in table.iter_rows()
+    )  # fmt: skip
+    header = ("Days", "Arm", "Customers", "Control", "Mean margin", "Deviation", "Forecast explains",
+              "Smallest effect without it",
+              "Smallest effect", "of the mean")  # fmt: skip
+    _print(out, Grid(header, rows))
+    out.print(
+        f"\nan effect of that size is found {share(asked.power)} of the time, and a false alarm raised {share(asked.alpha)} of "
+        "the time, over all looks",
+        highlight=False,
+    )
+    if needed is not None and asked.effect is not None:
+        out.print(
+            f"an effect of {money.full(asked.effect)} in {asked.days} days takes {count(needed)} customers",
+            highlight=False,
+        )
+    print(f"experiment: done; {folder / 'design.parquet'}")
+
+
+def show_assigned(out: Console, folder: Path, assigned: pl.DataFrame) -> None:
+    """How many customers of each stratum are in each arm."""
+    arms = sorted(assigned[ARM].unique().to_list())
+    counts = {
+        key: n
+        for *key_parts, n in assigned.group_by(STRATUM, ARM).len().iter_rows()
+        for key in [tuple(key_parts)]
+    }
+    strata = sorted(assigned[STRATUM].unique().to_list())
+    rows = [(stratum, *(count(counts.get((stratum, arm), 0)) for arm in arms)) for stratum in strata]
+    rows.append(("all", *(count(assigned.filter(pl.col(ARM) == arm).height) for arm in arms)))
+    _print(out, Grid(("Stratum", *arms), tuple(rows)))
+    print(f"experiment: done; {folder / 'assignments.parquet'} says who is in which arm")
+
+
+def show_analysis(out: Console, folder: Path, found: Found, options: Options) -> None:
+    """Whether the arms can be compared, every effect with its interval, and whether it paid."""
+    money = Money(options.data.currency)
+    out.print(
+        f"{share(found.observed)} of the window is observed; intervals hold {share(1 - found.analysis.level, 2)}",
+        highlight=False,
+    )
+    if not found.analysis.is_sound:
+        out.print(
+            f"[bold red]the arms do not have the planned sizes (p = {found.analysis.mismatch:.2g}): something decided who was "
+            "counted. Do not trust the effects.[/]",
+            soft_wrap=True,
+        )
+    _print(out, effects_grid(found.analysis.effects.filter(pl.col(GROUP) == "all")))
+    if strata := found.by_stratum.filter(pl.col(P_VALUE) < STRIKING).height:
+        out.print(
+            f"{strata} effects by stratum have a p-value below {STRIKING:g} once corrected for their number (Holm)"
+        )
+    for arm, paid in sorted(found.returns.items()):
+        low, high = paid.margin[1:]
+        roi = (
+            f"; return on it {paid.roi[0]:.1f} ({paid.roi[1]:.1f} to {paid.roi[2]:.1f})" if paid.cost else ""
+        )
+        out.print(
+            f"{arm}: {money.full(paid.margin[0])} of margin more ({money.full(low)} to {money.full(high)}) for "
+            f"{money.full(paid.cost)}{roi}",
+            highlight=False,
+        )
+    print(f"experiment: done; {folder / 'effects.parquet'}")
+
+
+def effects_grid(effects: pl.DataFrame) -> Grid:
+    """A row per arm, metric and group."""
+    rows = tuple(
+        (arm, metric, group, count(treated), count(control), number(before, 3), number(after, 3), number(effect, 3),
+         f"{number(low, 3)} to {number(high, 3)}", f"{p:.3f}")
+        for arm, metric, group, treated, control, before, after, effect, low, high, p in effects.iter_rows()
+    )  # fmt: skip
+    return Grid(
+        ("Arm", "Metric", "Group", "Treated", "Control", "Control mean", "Treated mean", "Effect", "Interval", "p"), rows,
+        text_columns=3,
+    )  # fmt: skip

@@ -1,0 +1,247 @@
+"""The way of an experiment: how large it must be, who is in which arm, and what it found, in <output>/experiments/<name>."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from retinue.config import Options
+from retinue.decisions.experiments.analyse import Found, Metric, analyse, corrected_p, retention_return
+from retinue.decisions.experiments.assign import assign
+from retinue.decisions.experiments.design import Past, customers_needed, designs
+from retinue.decisions.foretold import foretold
+from retinue.decisions.offers import in_holdout
+from retinue.evaluation.realised import realised
+from retinue.events.store import Store, write_table, write_text
+from retinue.events.timeline import days_before, horizon_end, instant, is_observed
+from retinue.pipeline import advance
+from retinue.runs import Progress, Run, Stage, only_run, unheard
+from retinue.schema import (
+    ARM,
+    ASSIGNMENTS,
+    CUSTOMER_ID,
+    ENDS,
+    LIFECYCLE,
+    PROPENSITY,
+    QUADRANT,
+    REALISED_ORDERS,
+    REALISED_SPEND,
+    STARTS,
+    STRATUM,
+    InputError,
+)
+
+WINDOWS = (7, 14, 30, 60, 90, 180)
+METRICS = (
+    Metric("margin", "margin", "foretold_margin"),
+    Metric("orders", "orders", "foretold_orders"),
+    Metric("kept (any order)", "kept", "foretold_kept"),
+    Metric("kept in the second half", "kept_later", "foretold_kept"),
+    Metric("clv at the end", "clv_after", "foretold_clv"),
+)
+
+
+def folder_of(options: Options) -> Path:
+    """Where an experiment's tables stand."""
+    return options.folder / "experiments" / options.experiments.name
+
+
+def run_design(options: Options, progress: Progress = unheard) -> tuple[Run, pl.DataFrame, int | None]:
+    """By length of the window: the smallest effect on margin per customer that would be found, and customers needed.
+
+    The base's own past tells the variance: outcomes of the window that ended at the cutoff, beside the base model's
+    forecast of them made before it.
+
+    Raises:
+        InputError: a mistake in data or options, or no past window.
+    """
+    run = advance(options, Stage.decide, progress)
+    asked, people = options.experiments, _participants(run)
+    sizes = {arm: int(people.height * share) for arm, share in asked.shares.items()}
+    rows, needed = [], None
+    for days in sorted({*WINDOWS, asked.days}):
+        past = _past(run, people, days)
+        if past is None:
+            continue
+        made = designs(past, sizes, asked.control, asked.power, asked.alpha)
+        rows.append(made.select(pl.lit(days, pl.Int32).alias("days"), pl.all()))
+        if days == asked.days and asked.effect is not None:
+            share = 1 - asked.shares[asked.control]
+            needed = customers_needed(past, asked.effect, share, asked.power, asked.alpha)
+    if not rows:
+        raise InputError(
+            f"experiments.days={asked.days}: the data hold no past window so long. Ask for fewer days."
+        )
+    table = pl.concat(rows)
+    write_table(table, folder_of(options) / "design.parquet")
+    return run, table, needed
+
+
+def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.DataFrame]:
+    """Draws the arms, and keeps what was forecast of each customer before anything was done.
+
+    Raises:
+        InputError: a mistake in data or options.
+    """
+    run = advance(options, Stage.decide, progress)
+    asked, folder = options.experiments, folder_of(options)
+    people = _participants(run)
+    window = _window(options, run)
+    with only_run(run.folder):
+        found = sorted((options.folder / "experiments").glob("*/assignments.parquet"))
+        before = pl.concat([pl.read_parquet(path) for path in found]) if found else None
+        made = assign(people, asked.name, asked.shares, window, asked.strata, before)
+        if made.is_empty():
+            raise InputError(
+                "experiments: nobody is left to take part; others run, or quadrants leave nobody."
+            )
+        said = foretold(run.store, run.cutoffs[-1], asked.days, options)[0].join(
+            made.select(CUSTOMER_ID), on=CUSTOMER_ID, how="semi"
+        )
+        if not (folder / "foretold.parquet").is_file():
+            write_table(said, folder / "foretold.parquet")
+        write_table(made, folder / "assignments.parquet")
+        write_text(json.dumps(asdict(asked), indent=1), folder / "experiment.json")
+    return run, made
+
+
+def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Found]:
+    """Compares the arms on all outcomes that the data cover so far; each call is a look, and the error is held over all.
+
+    Raises:
+        InputError: a mistake in data or options, nothing assigned, or no outcome yet.
+    """
+    run = advance(options, Stage.prepare, progress)
+    folder, asked = folder_of(options), options.experiments
+    path = folder / "assignments.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"experiments.name={asked.name}: nothing is assigned in {folder}. Run: retinue experiment assign …"
+        )
+    assigned, said = (
+        ASSIGNMENTS.check(pl.read_parquet(path)),
+        pl.read_parquet(folder / "foretold.parquet"),
+    )
+    starts = assigned[STARTS][0]
+    days = _days_between(starts, assigned[ENDS][0])
+    observed = _observed(run.store, starts, days)
+    if observed < 1:
+        raise InputError(
+            f"experiments.name={asked.name}: the data end on {run.store.observation_end:%Y-%m-%d} and hold no whole day after "
+            f"the start on {starts:%Y-%m-%d}. Wait for outcomes."
+        )
+    rows = _outcomes(run, assigned, said, starts, observed)
+    looks_path = folder / "looks.json"
+    looks = json.loads(looks_path.read_text(encoding="utf-8")) if looks_path.is_file() else []
+    looks = [look for look in looks if look < observed / days] + [observed / days]
+    shares = dict(assigned.group_by(ARM).agg(pl.col(PROPENSITY).first()).iter_rows())
+    analysis = analyse(rows, asked.control, dict(sorted(shares.items())), METRICS, looks, asked.alpha)
+    returns = {
+        arm: retention_return(
+            analysis.effects, arm, "margin", asked.cost * rows.filter(pl.col(ARM) == arm).height
+        )
+        for arm in shares
+        if arm != asked.control
+    }
+    with only_run(run.folder):
+        write_table(analysis.effects, folder / "effects.parquet")
+        write_text(json.dumps(looks), looks_path)
+    return run, Found(analysis, corrected_p(analysis.effects), returns, observed / days)
+
+
+def _participants(run: Run) -> pl.DataFrame:
+    """Customers with a decision who may take part: in the quadrants asked for, not suppressed, not in the global holdout."""
+    options = run.options
+    people = run.read("decisions").join(
+        run.read("segments").select(CUSTOMER_ID, "cutoff", "segment_name", LIFECYCLE),
+        on=[CUSTOMER_ID, "cutoff"],
+        how="left",
+    )
+    people = people.filter((pl.col(LIFECYCLE) != "suppressed").fill_null(True))
+    if options.experiments.quadrants:
+        people = people.filter(pl.col(QUADRANT).is_in(options.experiments.quadrants))
+    return people.filter(~pl.Series(in_holdout(people[CUSTOMER_ID], options.decisions.holdout)))
+
+
+def _window(options: Options, run: Run) -> tuple[datetime, datetime]:
+    asked, zone = options.experiments, run.store.local_zone
+    starts = instant(asked.starts, zone, "experiments.starts") if asked.starts else run.cutoffs[-1]
+    return starts, horizon_end(starts, asked.days, zone)
+
+
+def _days_between(starts: datetime, ends: datetime) -> int:
+    return round((ends - starts) / timedelta(days=1))
+
+
+def _observed(store: Store, starts: datetime, days: int) -> int:
+    """Whole days after the start that the data cover, at most the window."""
+    low, high = 0, days
+    while low < high:
+        middle = (low + high + 1) // 2
+        if is_observed(store.observation_end, starts, middle, store.local_zone):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _past(run: Run, people: pl.DataFrame, days: int) -> Past | None:
+    """Outcomes of the participants in the window that ended at the cutoff; None where the history is too short."""
+    store, cutoff = run.store, run.cutoffs[-1]
+    earlier = days_before(cutoff, days, store.local_zone)
+    first = datetime.fromisoformat(store.manifest.first_event)
+    if earlier - first < timedelta(days=days):
+        return None
+    said = foretold(store, earlier, days, run.options)[0].join(
+        people.select(CUSTOMER_ID), on=CUSTOMER_ID, how="semi"
+    )
+    if said.height < 2:
+        return None
+    came = realised(store.scan(), earlier, days, store.local_zone).collect()
+    rows = said.join(came, on=CUSTOMER_ID, how="left", maintain_order="left")
+    spend = rows[REALISED_SPEND].fill_null(0.0).to_numpy() * run.options.value.margin_rate
+    return Past(np.asarray(spend, np.float64), rows["foretold_margin"].to_numpy())
+
+
+def _outcomes(
+    run: Run, assigned: pl.DataFrame, said: pl.DataFrame, starts: datetime, days: int
+) -> pl.DataFrame:
+    """One row per assigned customer: arm, stratum, outcomes so far, and what was foretold."""
+    store, zone = run.store, run.store.local_zone
+    came = realised(store.scan(), starts, days, zone).collect()
+    half = max(days // 2, 1)
+    later = came.select(CUSTOMER_ID, REALISED_ORDERS)
+    if days > 1:
+        middle = horizon_end(starts, half, zone)
+        later = (
+            realised(store.scan(), middle, days - half, zone).collect().select(CUSTOMER_ID, REALISED_ORDERS)
+        )
+    after, _ = foretold(store, horizon_end(starts, days, zone), run.horizon_days, run.options)
+    return (
+        assigned.select(CUSTOMER_ID, ARM, STRATUM)
+        .join(came, on=CUSTOMER_ID, how="left", maintain_order="left")
+        .join(later.rename({REALISED_ORDERS: "later"}), on=CUSTOMER_ID, how="left", maintain_order="left")
+        .join(
+            after.select(CUSTOMER_ID, pl.col("foretold_clv").alias("clv_after")),
+            on=CUSTOMER_ID,
+            how="left",
+            maintain_order="left",
+        )
+        .join(said, on=CUSTOMER_ID, how="left", maintain_order="left")
+        .select(
+            CUSTOMER_ID,
+            ARM,
+            STRATUM,
+            (pl.col(REALISED_SPEND).fill_null(0.0) * run.options.value.margin_rate).alias("margin"),
+            pl.col(REALISED_ORDERS).fill_null(0.0).alias("orders"),
+            (pl.col(REALISED_ORDERS).fill_null(0.0) > 0).cast(pl.Float64).alias("kept"),
+            (pl.col("later").fill_null(0.0) > 0).cast(pl.Float64).alias("kept_later"),
+            pl.col("clv_after").fill_null(0.0),
+            pl.col("foretold_margin", "foretold_orders", "foretold_kept", "foretold_clv").fill_null(0.0),
+        )
+    )
