@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retinue.config import Options
+    from retinue.decisions.exports import Exported
     from retinue.forecasting.scoring import Scored
     from retinue.forecasting.sequence import SequencePredictor
     from retinue.forecasting.tuned import TunedPredictor
@@ -157,11 +158,25 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
         from retinue.score import run_scoring
 
         return partial(_show_scored, *run_scoring(options, progress))
+    if command == "export":
+        from retinue.decisions.exports import export
+
+        run = advance(options, Stage.decide, progress)
+        return partial(_show_exported, export(run.read("decisions"), run.folder / "exports", options.delta))
     if command == "ledger":
         run, reckoning = run_ledger(options, progress)
         return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)
     stage = Stage.report if command in ("run", "report") else Stage[command]
     return partial(_show, command, advance(options, stage, progress), options)
+
+
+def _show_exported(done: Exported) -> None:
+    for channel, rows in done.rows.items():
+        print(f"export: {channel}: {rows:,} rows")
+    print(
+        "export: done; "
+        + (", ".join(str(path) for path in done.files) or "nobody gets an action, no file is written")
+    )
 
 
 def _show_scored(run: Run, done: Scored) -> None:

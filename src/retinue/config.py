@@ -166,11 +166,29 @@ class ValueOptions:
     save_share: float = option(
         0.1, "a contact keeps this share of those who would leave; for a backtest's profit curve", "share"
     )
+    acquisition_cost: dict[str, float] = option(
+        {},
+        "of winning a customer, by channel of the first order, or all: value.acquisition_cost.all=20",
+        "account currency",
+    )
+    ltv_to_cac: float = option(3.0, "value over cost of acquisition that is aimed at", "ratio")
     contact_cost: float | None = option(
         None,
         "of a contact, for a backtest's profit curve; null = where treating everyone would just have paid",
         "account currency",
     )
+
+
+@dataclass
+class KpiOptions:
+    """Targets for key figures."""
+
+    targets: dict[str, float] = option(
+        {},
+        "change of a base-wide figure to reach, as a share of what it was: kpis.targets.churn_rate=-0.1",
+        "share",
+    )
+    months: float = option(6.0, "by when", "months")
 
 
 @dataclass
@@ -440,6 +458,7 @@ class Options:
         DataOptions, "preset of conf/data: files, cdnow, complete_journey, online_retail"
     )
     value: ValueOptions = option(ValueOptions, "margin and discounting")
+    kpis: KpiOptions = option(KpiOptions, "targets")
     segments: SegmentOptions = option(SegmentOptions, "micro-segments and lifecycle")
     decisions: DecisionOptions = option(DecisionOptions, "quadrants, causes, and rules for actions")
     actions: ActionsOptions = option(ActionsOptions, "preset of conf/actions: retail, subscription, none")
@@ -475,6 +494,7 @@ class Options:
         None,
         "folder that retinue pretrain has left, for forecaster=zero_shot; null = the one that comes with retinue",
     )
+    delta: bool = option(False, "retinue export writes only what changed since the last export")
     engine: Engine = option(Engine.auto, "auto, cpu or gpu")
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
     seed: int = option(0, "of everything random")
@@ -514,6 +534,10 @@ class Options:
             _within("value.contact_cost", self.value.contact_cost, 0.0, float("inf"))
         _within("decisions.risk_threshold", self.decisions.risk_threshold, 0.0, 1.0)
         _within("decisions.value_quantile", self.decisions.value_quantile, 0.0, 1.0)
+        _within("value.ltv_to_cac", self.value.ltv_to_cac, 0.01, 1e6)
+        for channel, cost in self.value.acquisition_cost.items():
+            _within(f"value.acquisition_cost.{channel}", cost, 0.0, 1e12)
+        _within("kpis.months", self.kpis.months, 0.01, 1_200)
         _within("decisions.reasons_for", self.decisions.reasons_for, 0, 10**9)
         _within("decisions.most_contacts", self.decisions.most_contacts, 0, 10**6)
         _within("decisions.effect_days", self.decisions.effect_days, 1, 36_500)

@@ -6,12 +6,20 @@ import json
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from retinue.config import Options
-from retinue.decisions.experiments.analyse import Found, Metric, analyse, corrected_p, retention_return
+from retinue.decisions.experiments.analyse import (
+    Found,
+    Metric,
+    Return,
+    analyse,
+    corrected_p,
+    retention_return,
+)
 from retinue.decisions.experiments.assign import assign
 from retinue.decisions.experiments.design import Past, customers_needed, designs
 from retinue.decisions.foretold import foretold
@@ -25,8 +33,11 @@ from retinue.schema import (
     ARM,
     ASSIGNMENTS,
     CUSTOMER_ID,
+    EFFECT,
     ENDS,
+    GROUP,
     LIFECYCLE,
+    METRIC,
     PROPENSITY,
     QUADRANT,
     REALISED_ORDERS,
@@ -36,11 +47,12 @@ from retinue.schema import (
     InputError,
 )
 
+KEPT = "kept (any order)"
 WINDOWS = (7, 14, 30, 60, 90, 180)
 METRICS = (
     Metric("margin", "margin", "foretold_margin"),
     Metric("orders", "orders", "foretold_orders"),
-    Metric("kept (any order)", "kept", "foretold_kept"),
+    Metric(KEPT, "kept", "foretold_kept"),
     Metric("kept in the second half", "kept_later", "foretold_kept"),
     Metric("clv at the end", "clv_after", "foretold_clv"),
 )
@@ -151,7 +163,21 @@ def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Fo
     with only_run(run.folder):
         write_table(analysis.effects, folder / "effects.parquet")
         write_text(json.dumps(looks), looks_path)
+        write_text(
+            json.dumps(_result(analysis.effects, returns, asked.name), indent=1), folder / "result.json"
+        )
     return run, Found(analysis, corrected_p(analysis.effects), returns, observed / days)
+
+
+def _result(effects: pl.DataFrame, returns: dict[str, Return], name: str) -> dict[str, Any]:
+    """The experiment in a few numbers, for key figures and the report; the arm with the largest margin speaks."""
+    arm = max(returns, key=lambda one: returns[one].margin[0])
+    paid = returns[arm]
+    kept = effects.filter((pl.col(ARM) == arm) & (pl.col(METRIC) == KEPT) & (pl.col(GROUP) == "all"))
+    figures = {"save_rate": float(kept[EFFECT][0])} if kept.height else {}
+    if paid.cost > 0:
+        figures["retention_roi"] = paid.roi[0]
+    return {"name": name, "arm": arm, "margin": paid.margin, "cost": paid.cost, "kpis": figures}
 
 
 def _participants(run: Run) -> pl.DataFrame:

@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "draw the report from the tables, bringing up what is missing",
     "train": "train a network on the histories and keep its checkpoint: model=gru|transformer trainer=cpu|gpu|ddp",
     "pretrain": "train a base model on simulated bases, which then reads any base with no fit: trainer=cpu|gpu|ddp",
+    "export": "write who gets which action as files per channel: delta=true for what changed since the last time",
     "experiment": "design|assign|analyse: how large, who is in which arm, and what it found, with the forecast as covariate",
     "backtest": "hold every rung against past futures, with standard errors, and say who wins",
     "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
@@ -95,6 +96,7 @@ SECTIONS = {
         "shards",
         "seed",
     ),
+    "export": ("delta", "data", "cutoff", "horizon_days", "budget", "actions", "decisions", "output"),
     "experiment": ("experiments", "data", "cutoff", "horizon_days", "value", "decisions", "output", "seed"),
     "pretrain": ("pretraining", "trainer", "tracking", "output", "seed"),
     "ledger": (),
@@ -129,6 +131,9 @@ EXAMPLES = {
         "retinue forecast data=cdnow cutoff=1998-03-31 horizon_days=90 checkpoint=runs/cdnow/checkpoints/sequence_gru",
         "retinue forecast data=cdnow cutoff=1997-09-30 horizon_days=273 forecaster=zero_shot",
         "retinue forecast data=cdnow cutoff=1997-09-30 horizon_days=273 checkpoint=checkpoints/base",
+    ],
+    "export": [
+        "retinue export data=complete_journey cutoff=2017-09-30 horizon_days=90 budget=500 delta=true"
     ],
     "experiment": [
         "retinue experiment design data=complete_journey cutoff=2017-09-30 horizon_days=90 experiments.days=60",

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Any
 import polars as pl
 
 from retinue.accel import choose_engine, collect
-from retinue.config import Options, Rung, as_yaml
+from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
+from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.causes import reasons
 from retinue.decisions.decide import budget_curve, customers_of, decide
+from retinue.decisions.kpis import Snapshot, judged_elsewhere, kpi_table, progress
 from retinue.decisions.offers import offers
 from retinue.decisions.quadrants import quadrants
 from retinue.evaluation.folds import check_origins, rolling_origins
@@ -26,7 +28,7 @@ from retinue.evaluation.reconciliation import reconcile
 from retinue.events.doctor import doctor
 from retinue.events.prepare import prepare
 from retinue.events.store import write_table, write_text
-from retinue.events.timeline import days_before, instant, is_after, is_observed
+from retinue.events.timeline import days_before, history, instant, is_after, is_observed
 from retinue.features.catalogue import LeftOut
 from retinue.features.query import available_at
 from retinue.features.table import build
@@ -38,7 +40,7 @@ from retinue.reporting.activity import activity_tables
 from retinue.reporting.backtest_page import build_backtest_page
 from retinue.reporting.ledger_page import build_ledger_page
 from retinue.reporting.report import build_report
-from retinue.reporting.tables import ReportTables
+from retinue.reporting.tables import ActionTables, ReportTables
 from retinue.reporting.tracking import track
 from retinue.runs import (
     Progress,
@@ -61,6 +63,7 @@ from retinue.schema import (
     QUALITY,
     SEGMENTS,
     VALUE_AT_STAKE,
+    VALUE_IF_RETAINED,
 )
 from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lineage import lineage
@@ -70,6 +73,8 @@ from retinue.segments.profiles import profiles
 from retinue.sequences.tokens import write_tokens
 
 log = logging.getLogger("retinue")
+STORIES = 500  # customers whose story the report tells
+CURVE_STEPS = 12
 
 __all__ = ["Run", "Stage", "advance", "run_backtest", "run_ledger"]
 
@@ -150,6 +155,8 @@ def _forecast(run: Run) -> None:
                 )
         scorer = fit_rung(rung, training)
         made = _with_reasons(run, scorer(known, options.horizons), scorer, training.buyers)
+        if cutoff == run.cutoffs[-1]:
+            write_table(_curves(run, made, scorer, training.buyers), run.table("curves"))
         forecasts.append(made)
         metrics[cutoff.isoformat()] = _metrics(run, made, cutoff, scorer, scores)
         if options.forecaster in (Rung.auto, Rung.zero_shot):
@@ -173,6 +180,19 @@ def _with_reasons(run: Run, made: pl.DataFrame, scorer: Scorer, buyers: pl.DataF
     return made.join(told, on=[CUSTOMER_ID, CUTOFF], how="left", maintain_order="left")
 
 
+def _curves(run: Run, made: pl.DataFrame, scorer: Scorer, buyers: pl.DataFrame) -> pl.DataFrame:
+    """Forecasts at many horizons of the customers whose story the report tells: most at stake, and most valuable."""
+    ranked = quadrants(made, run.options.decisions)
+    some = [
+        ranked.sort(column, CUSTOMER_ID, descending=[True, False]).head(STORIES // 2).select(CUSTOMER_ID)
+        for column in (VALUE_AT_STAKE, VALUE_IF_RETAINED)
+    ]
+    chosen = buyers.join(pl.concat(some).unique(), on=CUSTOMER_ID, how="semi")
+    longest = run.horizon_days
+    days = sorted({max(1, round(longest * step / CURVE_STEPS)) for step in range(1, CURVE_STEPS + 1)})
+    return scorer(chosen, days)
+
+
 def _decide(run: Run) -> None:
     options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
     forecasts, features = (run.read(name).filter(latest) for name in ("forecasts", "features"))
@@ -180,7 +200,8 @@ def _decide(run: Run) -> None:
     quadrant = quadrants(forecasts, options.decisions)
     customers = customers_of(quadrant, forecasts, features, segments)
     menu = options.actions.actions
-    made = offers(customers, menu, options.decisions)
+    measured = _measured(run, menu)
+    made = offers(customers, menu, options.decisions, measured)
     decided = decide(customers, quadrant, made, menu, options.decisions, options.budget, options.seed)
     limits = pl.DataFrame(
         [(one.name, one.unit, one.limit, one.used, one.price) for one in decided.limits],
@@ -189,7 +210,43 @@ def _decide(run: Run) -> None:
     )
     write_table(LIMITS.check(limits), run.table("limits"))
     write_table(budget_curve(customers, made, menu, options.decisions), run.table("budget_curve"))
+    longest = forecasts.filter(pl.col(HORIZON_DAYS) == run.horizon_days)
+    now = Snapshot(run.cutoffs[-1], features, segments, longest)
+    figures = kpi_table(
+        run.store, now, _before(run, forecasts.head(0)), options, judged_elsewhere(run.folder)
+    )
+    write_table(figures, run.table("kpis"))
+    write_table(
+        acquisition(run.store, run.cutoffs[-1], longest, segments, options.value), run.table("acquisition")
+    )
+    write_table(top_buys(run.store, run.cutoffs[-1], segments), run.table("top_buys"))
     write_table(decided.table, run.table("decisions"))
+
+
+def _before(run: Run, no_forecasts: pl.DataFrame) -> Snapshot | None:
+    """The base `segments.compare_days` before the cutoff, in the segments of now."""
+    if not run.table("features_before").is_file():
+        return None
+    features = run.read("features_before")
+    model = SegmentModel.load(run.folder / "segment_model.json")
+    return Snapshot(
+        features[CUTOFF][0], features, assign(model, features, run.options.segments), no_forecasts
+    )
+
+
+def _measured(run: Run, menu: Mapping[str, ActionOptions]) -> dict[str, pl.DataFrame]:
+    """Gains of the actions whose effects the base's own randomised campaigns measure; how well goes to uplift.json."""
+    if not any(action.effect is EffectSource.measured for action in menu.values()):
+        (run.folder / "uplift.json").unlink(missing_ok=True)
+        return {}
+    # econml takes seconds to import, and is needed here alone
+    from retinue.decisions.experiments.measured import measured_effects, told  # noqa: PLC0415
+
+    found = measured_effects(run.store, run.cutoffs[-1], menu, run.options)
+    write_text(
+        json.dumps({name: told(one) for name, one in found.items()}, indent=1), run.folder / "uplift.json"
+    )
+    return {name: one.gains for name, one in found.items()}
 
 
 def _keep(run: Run, forecasts: pl.DataFrame) -> None:
@@ -254,8 +311,32 @@ def _report(run: Run) -> None:
         migration=run.read("segment_migration"),
         metrics=json.loads((run.folder / "metrics.json").read_text(encoding="utf-8")),
         reconciled=run.read("reconciled") if run.table("reconciled").is_file() else None,
+        actions=_action_tables(run),
     )
     write_text(build_report(tables), run.folder / "report.html")
+
+
+def _action_tables(run: Run) -> ActionTables:
+    options, uplift = run.options, run.folder / "uplift.json"
+    curves = run.read("curves")
+    who = curves[CUSTOMER_ID].unique().implode()
+    known = history(run.store.scan(), run.cutoffs[-1]).filter(pl.col(CUSTOMER_ID).is_in(who))
+    kpis = run.read("kpis")
+    effects = sorted(run.folder.glob("experiments/*/effects.parquet"))
+    return ActionTables(
+        menu=options.actions.name,
+        limits=run.read("limits"),
+        curve=run.read("budget_curve"),
+        kpis=kpis,
+        acquisition=run.read("acquisition"),
+        buys=run.read("top_buys"),
+        targets=progress(kpis, options.kpis.targets),
+        months=options.kpis.months,
+        experiments={path.parent.name: pl.read_parquet(path) for path in effects},
+        uplift=json.loads(uplift.read_text(encoding="utf-8")) if uplift.is_file() else {},
+        curves=curves,
+        events=known.collect(),
+    )
 
 
 WORK: dict[Stage, Callable[[Run], None]] = {

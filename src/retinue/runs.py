@@ -56,8 +56,15 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
         "segment_migration.parquet",
         "segment_model.json",
     ),
-    Stage.forecast: ("forecasts.parquet", "metrics.json"),
-    Stage.decide: ("decisions.parquet", "limits.parquet", "budget_curve.parquet"),
+    Stage.forecast: ("forecasts.parquet", "curves.parquet", "metrics.json"),
+    Stage.decide: (
+        "decisions.parquet",
+        "limits.parquet",
+        "budget_curve.parquet",
+        "kpis.parquet",
+        "acquisition.parquet",
+        "top_buys.parquet",
+    ),
     Stage.report: ("report.html",),
 }
 
@@ -158,7 +165,12 @@ def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
                 _text_of(str(Path(options.base_model or shipped_base_model()) / "card.json")),
             ]
         case Stage.decide:
-            return [asdict(options.decisions), asdict(options.actions), options.budget, options.seed]
+            elsewhere = sorted(options.folder.glob("experiments/*/result.json"))
+            return [
+                [asdict(options.decisions), asdict(options.actions), options.budget, options.seed],
+                asdict(options.value),
+                [_text_of(str(path)) for path in elsewhere],
+            ]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"
             seen = hashlib.sha256(reconciled.read_bytes()).hexdigest() if reconciled.is_file() else None
@@ -167,7 +179,9 @@ def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
                 options.data.name,
                 asdict(options.value),
                 asdict(options.decisions),
+                asdict(options.kpis),
                 seen,
+                [_text_of(str(path)) for path in sorted(options.folder.glob("experiments/*/result.json"))],
             ]
 
 

@@ -347,6 +347,22 @@ DECISIONS = Table(
     (ACTION, ACTION_CHANNEL, EXPECTED_GAIN, GAIN_LOWER, GAIN_UPPER, EXPECTED_COST, EFFECT_SOURCE, BINDING, ALTERNATIVES,
      PROPENSITY, EXPLORED, POLICY, MODEL, CONSENT, NAMED_CAUSE, EVIDENCE),
 )  # fmt: skip
+EXPORT_CHANGE = Column("change", pl.String, "all, or since the last export: added, changed or removed")
+EXPORTS = Table(
+    "exports",
+    (
+        CUSTOMER_ID,
+        CUTOFF,
+        ACTION,
+        ACTION_CHANNEL,
+        EXPORT_CHANGE,
+        EXPECTED_GAIN,
+        EXPECTED_COST,
+        NAMED_CAUSE,
+        EVIDENCE,
+        POLICY,
+    ),
+)
 BUDGET = Column("budget", pl.Float64, "account currency, at most")
 CONTACTED = Column("contacted", pl.Int64, "customers with an action")
 NET_GAIN = Column("net_gain", pl.Float64, "account currency: expected gain less cost")
@@ -365,6 +381,50 @@ PRICE = Column("price", pl.Float64, "account currency that one more unit would b
 LIMITS = Table("limits", (LIMIT_NAME, LIMIT_UNIT, ALLOWED, USED, PRICE))
 EXPECTED_CHURNERS = Column("expected_churners", pl.Float64, "customers: sum of p_churn")
 QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))
+
+# key figures
+KPI = Column("kpi", pl.String, "as docs/kpis.md defines it")
+KPI_UNIT = Column("unit", pl.String, "share, orders, days, account currency, customers, score or ratio")
+KPI_VALUE = Column("value", pl.Float64, "at the cutoff", "nothing to count")
+KPI_BEFORE = Column("before", pl.Float64, "the same segments.compare_days earlier", "not known then")
+SIGNAL = Column("signal", pl.String, "leading (says what will come) or lagging (says what came)")
+KPIS = Table("kpis", (KPI, DIMENSION, GROUP, KPI_VALUE, KPI_BEFORE, KPI_UNIT, CUSTOMERS, SIGNAL))
+FIRST_BUY = Column("first_buy", pl.String, "channel, category or product of the first order")
+LIFE_VALUE = Column("life_value", pl.Float64, "account currency per customer: margin so far and clv")
+TO_COHORT = Column(
+    "to_cohort",
+    pl.Float64,
+    "account currency: life_value less that of the same acquisition quarter, in the mean",
+)
+TO_COHORT_ERROR = Column("to_cohort_error", pl.Float64, "its standard error")
+MOST_CAC = Column(
+    "most_cac",
+    pl.Float64,
+    "account currency that a customer may cost to win: life_value over value.ltv_to_cac",
+)
+LTV_CAC = Column("ltv_to_cac", pl.Float64, "life_value over what a customer costs to win", "cost not given")
+PAYBACK_DAYS = Column(
+    "payback_days",
+    pl.Float64,
+    "days after which margin so far covers that cost",
+    "not yet, or cost not given",
+)
+ACQUISITION = Table(
+    "acquisition",
+    (
+        DIMENSION,
+        FIRST_BUY,
+        CUSTOMERS,
+        LIFE_VALUE,
+        TO_COHORT,
+        TO_COHORT_ERROR,
+        MOST_CAC,
+        LTV_CAC,
+        PAYBACK_DAYS,
+    ),
+)
+TOP_BUYS = Table("top_buys", (SEGMENT, SEGMENT_NAME, DIMENSION, GROUP, Column("orders", pl.Int64, "orders"), SHARE,
+    Column("lift", pl.Float64, "share in the segment over share in the base")))  # fmt: skip
 
 # experiments
 EXPERIMENT = Column("experiment", pl.String, "name of the experiment")

@@ -139,6 +139,51 @@
   }, { rootMargin: "-10% 0px -80% 0px" });
   document.querySelectorAll("section[id]").forEach((section) => watch.observe(section));
 
+  function story() {
+    const held = document.getElementById("stories");
+    if (!held) return;
+    const told = JSON.parse(held.textContent);
+    const names = Object.keys(told);
+    const who = document.getElementById("story-who"), note = document.getElementById("story-note");
+    const ids = document.getElementById("story-ids"), shown = document.getElementById("story-told");
+    names.forEach((name) => { const one = document.createElement("option"); one.value = name; ids.append(one); });
+    function curve(key, title, days, values) {
+      figures[key] = {
+        traces: [{ type: "scatter", mode: "lines+markers", x: days, y: values, line: { color: { var: "--accent" } }, hoverinfo: "x+y" }],
+        layout: { xaxis: { title: { text: "days after the cutoff" }, rangemode: "tozero" },
+          yaxis: { title: { text: title }, rangemode: "tozero" } } };
+    }
+    function cell(row, text, kind) {
+      const made = document.createElement("td");
+      made.textContent = text; made.className = kind; row.append(made);
+    }
+    function show() {
+      const one = Object.hasOwn(told, who.value.trim()) ? told[who.value.trim()] : null;
+      shown.hidden = !one;
+      note.textContent = one || !who.value.trim() ? "" : "Not among the customers whose story is in this file; decisions.parquet and forecasts.parquet hold everyone.";
+      if (!one) return;
+      document.getElementById("story-facts").replaceChildren(...one.facts.map(([name, words]) => {
+        const pair = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
+        dt.textContent = name; dd.textContent = words; pair.append(dt, dd);
+        return pair;
+      }));
+      document.getElementById("story-events").replaceChildren(...one.events.map(([day, kind, amount]) => {
+        const row = document.createElement("tr");
+        cell(row, day, "text"); cell(row, kind, "text"); cell(row, amount, "");
+        return row;
+      }));
+      curve("story-stays", "chance of an order", one.days, one.stays);
+      curve("story-value", "value (" + held.dataset.money + ")", one.days, one.value);
+      document.querySelectorAll("#story-told .later").forEach((place) => {
+        if (!places.includes(place)) { place.className = "chart"; places.push(place); resized.observe(place); }
+        draw(place).then(finished);
+      });
+    }
+    who.addEventListener("input", show);
+    if (names.length) { who.value = names[0]; show(); }
+  }
+
   label();
+  story();
   places.forEach((place) => resized.observe(place));
 })();

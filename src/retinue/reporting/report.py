@@ -10,11 +10,14 @@ from plotly.offline import get_plotlyjs
 
 from retinue.decisions.quadrants import LEAST_SURVIVAL
 from retinue.reporting import charts_check, charts_time, charts_value, overview, views
+from retinue.reporting.action_pages import action_sections
 from retinue.reporting.figures import Chart, embedded
 from retinue.reporting.ledger_page import time_section
 from retinue.reporting.pages import environment, part
+from retinue.reporting.stories import stories
 from retinue.reporting.tables import ReportTables, scored_customers
 from retinue.reporting.words import Money, count, day, plural, share
+from retinue.schema import CUSTOMER_ID
 
 
 def build_report(tables: ReportTables) -> str:
@@ -30,7 +33,13 @@ def build_report(tables: ReportTables) -> str:
     charts, ledger = _charts(tables, scored, money, sound), None
     if tables.reconciled is not None and tables.reconciled.height:
         ledger = time_section(tables.reconciled, tables.manifest.local_zone, money)
+    pages = action_sections(tables, money) if scored.height and sound else []
+    told = stories(tables, scored, money) if scored.height else None
     context: dict[str, Any] = {
+        "pages": pages,
+        "stories": told,
+        "story_count": 0 if tables.actions is None else tables.actions.curves[CUSTOMER_ID].n_unique(),
+        "money_unit": money.unit,
         "name": tables.name,
         "cutoff_day": day(tables.cutoff, tables.manifest.local_zone),
         "horizon": f"{count(tables.horizon_days)} days",
@@ -60,7 +69,9 @@ def build_report(tables: ReportTables) -> str:
         "assumptions": views.assumptions(tables, money),
         "charts": {chart.key: chart for chart in charts},
         "ledger": ledger,
-        "figures": embedded([*charts, *(ledger.charts if ledger else ())]),
+        "figures": embedded(
+            [*charts, *(ledger.charts if ledger else ()), *(chart for page in pages for chart in page.charts)]
+        ),
         "plotly_js": Markup(get_plotlyjs()),
         "style": part("report.css"),
         "script": part("report.js"),

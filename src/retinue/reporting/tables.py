@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from retinue.config import DecisionOptions, ValueOptions
+from retinue.decisions.kpis import Target
 from retinue.events.store import Manifest
 from retinue.reporting.activity import ActivityTables
 from retinue.reporting.words import is_number
@@ -45,6 +46,39 @@ _NORMAL_90 = 1.6448536269514722
 
 
 @dataclass(frozen=True)
+class ActionTables:
+    """What the pages on actions show.
+
+    Attributes:
+        menu: name of the menu.
+        limits: what held the actions back, and what more of it would bring.
+        curve: what each budget would bring.
+        kpis: key figures.
+        acquisition: life value by way of coming.
+        buys: what each segment buys most.
+        targets: of key figures, with how far they have come.
+        months: by when.
+        experiments: effects by experiment.
+        uplift: how well each measured effect is known.
+        curves: forecasts of some customers at many horizons.
+        events: of the same customers.
+    """
+
+    menu: str
+    limits: pl.DataFrame
+    curve: pl.DataFrame
+    kpis: pl.DataFrame
+    acquisition: pl.DataFrame
+    buys: pl.DataFrame
+    targets: list[Target]
+    months: float
+    experiments: dict[str, pl.DataFrame]
+    uplift: dict[str, Any]
+    curves: pl.DataFrame
+    events: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class ReportTables:
     """Everything a report shows; `horizon_days` is the leading horizon, of which headlines and charts speak."""
 
@@ -66,6 +100,7 @@ class ReportTables:
     migration: pl.DataFrame | None = None
     metrics: dict[str, Any] | None = None
     reconciled: pl.DataFrame | None = None
+    actions: ActionTables | None = None
 
 
 def scored_customers(tables: ReportTables) -> pl.DataFrame:

@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from retinue.config import ActionOptions, EffectSource, Options
-from retinue.decisions.experiments.uplift import Exposure, Qini, calibration, fit_uplift, imbalance, qini
+from retinue.decisions.experiments.uplift import (
+    Exposure,
+    Form,
+    Qini,
+    calibration,
+    fit_form,
+    fit_uplift,
+    imbalance,
+    qini,
+)
 from retinue.decisions.foretold import foretold
 from retinue.decisions.offers import drawn
 from retinue.evaluation.realised import realised
@@ -85,12 +95,11 @@ def measured_effects(
                 "it was not drawn at random, and its effect cannot be told from it. Use effect=assumed, or run an experiment."
             )
         learnt = fit_uplift(exposure, options.seed)
-        unseen = _cross_fitted(exposure, who, options.seed)
+        unseen = _cross_fitted(exposure, who, options.seed, learnt.form)
         pseudo = exposure.pseudo
-        error = float(pseudo.std(ddof=1) / np.sqrt(len(pseudo)))
         found[name] = Measured(
             learnt.table(now[CUSTOMER_ID], _drivers(now)),
-            (float(pseudo.mean()), error),
+            (float(pseudo.mean()), _clustered(pseudo, who)),
             int(exposure.treated.sum()),
             int((1 - exposure.treated).sum()),
             qini(exposure, unseen, options.seed),
@@ -99,12 +108,20 @@ def measured_effects(
     return found
 
 
-def _cross_fitted(exposure: Exposure, who: pl.Series, seed: int) -> Array:
+def _clustered(each: Array, who: pl.Series) -> float:
+    """Standard error of the mean of rows of which several are of one customer."""
+    apart = pl.DataFrame({"who": who, "apart": each - each.mean()}).group_by("who").agg(pl.col("apart").sum())
+    sums = apart["apart"].to_numpy()
+    count = len(sums)
+    return float(np.sqrt((sums**2).sum() * count / max(count - 1, 1)) / len(each))
+
+
+def _cross_fitted(exposure: Exposure, who: pl.Series, seed: int, form: Form) -> Array:
     """The effect foretold for each customer by a learner that has not seen them; halves by hash."""
     half = drawn(who, f"retinue uplift {seed}") < 0.5
     said = np.zeros(len(half))
     for mine in (half, ~half):
-        said[mine] = fit_uplift(exposure.rows(~mine), seed).effect(exposure.drivers[mine])[0]
+        said[mine] = fit_form(exposure.rows(~mine), seed, form).effect(exposure.drivers[mine])[0]
     return said
 
 
@@ -187,3 +204,12 @@ def _wave(
         spend.fill_null(0.0).to_numpy() * options.value.margin_rate,
     )
     return exposure, told[CUSTOMER_ID]
+
+
+def told(one: Measured) -> dict[str, Any]:
+    """What was measured, but for the customers, as plain data."""
+    return {
+        "mean": one.mean, "treated": one.treated, "control": one.control, "qini": one.qini.area, "auuc": one.qini.auuc,
+        "curve": {name: getattr(one.qini, name).tolist() for name in ("share", "gain", "lower", "upper")},
+        "calibration": one.calibration.to_dicts(),
+    }  # fmt: skip

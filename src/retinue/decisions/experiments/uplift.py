@@ -66,18 +66,42 @@ class Exposure:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What the effect may be: linear in the first so many drivers, through zero or not."""
+
+    drivers: int
+    intercept: bool
+
+
+FORMS = (Form(1, False), Form(1, True), Form(2, True))  # simpler first
+
+
+@dataclass(frozen=True)
 class Uplift:
     """A learnt effect; `scale` brings drivers near 1."""
 
     learner: Any
     scale: Array
+    form: Form = FORMS[-1]
 
     def effect(self, drivers: Array) -> tuple[Array, Array, Array]:
         """Expected gain per customer with the ends of its 90 % interval; (rows,) each."""
-        x = drivers / self.scale
+        x = self.inputs(drivers)
         mean = np.asarray(self.learner.effect(x)).ravel()
         low, high = (np.asarray(end).ravel() for end in self.learner.effect_interval(x, alpha=LEVEL))
         return mean, low, high
+
+    def inputs(self, drivers: Array) -> Array:
+        """The drivers as the learner takes them."""
+        return np.asarray((drivers / self.scale)[:, : self.form.drivers])
+
+    def loss(self, exposure: Exposure) -> float:
+        """Doubly robust loss on customers that it has not seen (Foster and Syrgkanis 2023); lower is better."""
+        return float(
+            self.learner.score(
+                exposure.outcome, exposure.treated, X=self.inputs(exposure.drivers), W=_nuisances(exposure)
+            )
+        )
 
     def table(self, customer_ids: pl.Series, drivers: Array) -> pl.DataFrame:
         """The effect by customer_id, as `offers` takes it."""
@@ -106,12 +130,21 @@ class _Known:
         return self
 
 
-def fit_uplift(exposure: Exposure, seed: int = 0) -> Uplift:
+def _nuisances(exposure: Exposure) -> Array:
+    """What explains the outcome: covariates, all drivers, and last the propensity."""
+    return np.column_stack([exposure.covariates, exposure.drivers, exposure.propensity])
+
+
+def fit_uplift(exposure: Exposure, seed: int = 0, form: Form | None = None) -> Uplift:
     """Learns the effect.
 
+    The simplest form stands until a richer one has the smaller loss on both halves of the customers, each learnt on the
+    other half.
+
     Args:
-        exposure: randomised.
+        exposure: randomised; its first driver is what there is to gain at most, such as the margin foretold.
         seed: of folds and trees.
+        form: that the effect has; None finds it.
 
     Raises:
         InputError: fewer than 200 customers in an arm, or econml is not installed.
@@ -122,28 +155,45 @@ def fit_uplift(exposure: Exposure, seed: int = 0) -> Uplift:
             f"effect=measured: the exposure has {sizes[1]:,} treated and {sizes[0]:,} control customers; "
             f"at least {LEAST_PER_ARM} of each are needed."
         )
+    return fit_form(exposure, seed, form or _found_form(exposure, seed))
+
+
+def _found_form(exposure: Exposure, seed: int) -> Form:
+    half = np.random.default_rng(seed).random(len(exposure.outcome)) < 0.5
+    sides = [(exposure.rows(half), exposure.rows(~half)), (exposure.rows(~half), exposure.rows(half))]
+    losses = {form: [fit_form(learn, seed, form).loss(judge) for learn, judge in sides] for form in FORMS}
+    best = FORMS[0]
+    for form in FORMS[1:]:
+        if all(new < old for new, old in zip(losses[form], losses[best], strict=True)):
+            best = form
+    return best
+
+
+def fit_form(exposure: Exposure, seed: int, form: Form) -> Uplift:
+    """Learns an effect of a given form, however few customers there are."""
     try:
         from econml.dr import LinearDRLearner  # noqa: PLC0415 (seconds to import, and optional)
     except ImportError as error:
         raise InputError("effect=measured: needs econml. Run: pip install 'retinue[experiments]'") from error
-    scale = np.maximum(np.abs(exposure.drivers).mean(axis=0), 1e-9)
     learner = LinearDRLearner(
         model_propensity=_Known(),
         model_regression=XGBRegressor(random_state=seed, **TREES),
+        fit_cate_intercept=form.intercept,
         cv=FOLDS,
         random_state=seed,
         min_propensity=1e-3,
     )
+    made = Uplift(learner, np.maximum(np.abs(exposure.drivers).mean(axis=0), 1e-9), form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions to come, in libraries that econml stands on
         learner.fit(
             exposure.outcome,
             exposure.treated,
-            X=exposure.drivers / scale,
-            W=np.column_stack([exposure.covariates, exposure.propensity]),
+            X=made.inputs(exposure.drivers),
+            W=_nuisances(exposure),
             inference="auto",
         )
-    return Uplift(learner, scale)
+    return made
 
 
 def imbalance(exposure: Exposure, seed: int = 0) -> float:

@@ -1,0 +1,118 @@
+"""Audience files for activation: who gets what, per channel; only what changed since the last export, where asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from retinue.decisions.decide import NOTHING
+from retinue.events.store import write_table, write_text, written_whole
+from retinue.schema import (
+    ACTION,
+    ACTION_CHANNEL,
+    CONSENT,
+    CUSTOMER_ID,
+    CUTOFF,
+    EVIDENCE,
+    EXPORT_CHANGE,
+    EXPORTS,
+    NAMED_CAUSE,
+)
+
+STATE = "exported.parquet"
+ADDED, CHANGED, REMOVED, ALL = "added", "changed", "removed", "all"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: rows by channel, and files."""
+
+    rows: dict[str, int]
+    files: tuple[Path, ...]
+
+
+def audiences(decisions: pl.DataFrame, last: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The `exports` table: every customer with an action; with `last`, only what is other than there.
+
+    A customer whose action ended stands as removed, under the channel of the last export, so that a running campaign
+    can be stopped. Whoever withdrew consent is never in it but as removed.
+
+    Args:
+        decisions: with actions.
+        last: the `exports` table of everything that was exported before; None exports all.
+    """
+    told = decisions.filter((pl.col(ACTION) != NOTHING) & (pl.col(CONSENT) != "withdrawn"))
+    absent = [
+        pl.lit(None, pl.String).alias(name) for name in (NAMED_CAUSE, EVIDENCE) if name not in told.columns
+    ]
+    told = (
+        told.with_columns(absent)
+        .with_columns(pl.lit(ALL).alias(EXPORT_CHANGE))
+        .select(EXPORTS.schema.names())
+    )
+    if last is not None:
+        before = EXPORTS.check(last).select(
+            CUSTOMER_ID, pl.col(ACTION).alias("action before"), pl.col(ACTION_CHANNEL).alias("was")
+        )
+        told = (
+            told.join(before, on=CUSTOMER_ID, how="left")
+            .filter(pl.col("action before").is_null() | (pl.col("action before") != pl.col(ACTION)))
+            .with_columns(
+                pl.when(pl.col("action before").is_null())
+                .then(pl.lit(ADDED))
+                .otherwise(pl.lit(CHANGED))
+                .alias(EXPORT_CHANGE)
+            )
+        )
+        moved = told.filter(pl.col("was").is_not_null() & (pl.col("was") != pl.col(ACTION_CHANNEL)))[
+            CUSTOMER_ID
+        ]
+        now = decisions.filter((pl.col(ACTION) != NOTHING) & (pl.col(CONSENT) != "withdrawn"))[CUSTOMER_ID]
+        gone = last.filter(
+            ~pl.col(CUSTOMER_ID).is_in(now.implode()) | pl.col(CUSTOMER_ID).is_in(moved.implode())
+        )
+        gone = gone.with_columns(pl.lit(REMOVED).alias(EXPORT_CHANGE))
+        told = pl.concat([told.select(EXPORTS.schema.names()), gone.select(EXPORTS.schema.names())])
+    return EXPORTS.check(told.sort(ACTION_CHANNEL, CUSTOMER_ID, EXPORT_CHANGE))
+
+
+def export(decisions: pl.DataFrame, folder: Path, delta: bool) -> Exported:
+    """Writes one CSV and one Parquet file per channel, whole or not at all, and remembers what was exported.
+
+    Args:
+        decisions: with actions.
+        folder: for the files.
+        delta: only what changed since the last export into this folder.
+    """
+    state = folder / STATE
+    last = pl.read_parquet(state) if delta and state.is_file() else None
+    told = audiences(decisions, last)
+    rows, files = {}, []
+    channels = sorted(
+        {*told[ACTION_CHANNEL].unique(), *(last[ACTION_CHANNEL].unique() if last is not None else ())}
+    )
+    for channel in channels:
+        mine = told.filter(pl.col(ACTION_CHANNEL) == channel)
+        name = f"{_safe(channel)}{'-changes' if last is not None else ''}"
+        write_table(mine, folder / f"{name}.parquet")
+        with written_whole(folder / f"{name}.csv") as unfinished:
+            mine.write_csv(unfinished)
+        files += [folder / f"{name}.csv", folder / f"{name}.parquet"]
+        rows[channel] = mine.height
+    about = {
+        "cutoff": str(decisions[CUTOFF].max()),
+        "rows": rows,
+        "delta": last is not None,
+        "schema": list(EXPORTS.schema.names()),
+    }
+    write_text(json.dumps(about, indent=1), folder / "exports.json")
+    write_table(audiences(decisions), state)
+    return Exported(rows, tuple(files))
+
+
+def _safe(channel: str) -> str:
+    """A channel's name as part of a file's: no path, no surprise."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in channel) or "_"

@@ -1,0 +1,84 @@
+"""Audience files: who gets what, what changed since, and nobody who withdrew."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from retinue.decisions.exports import audiences, export
+from retinue.schema import EXPORTS
+
+CUTOFF = datetime(2023, 12, 31, tzinfo=UTC)
+
+
+def decisions(rows: dict[str, tuple[str, str | None]], withdrawn: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Customer to action and channel."""
+    ids = list(rows)
+    return pl.DataFrame(
+        {
+            "customer_id": ids, "cutoff": [CUTOFF] * len(ids), "action": [a for a, _ in rows.values()],
+            "channel": [c for _, c in rows.values()], "expected_gain": [1.0] * len(ids), "expected_cost": [0.1] * len(ids),
+            "policy": ["p"] * len(ids), "consent_state": ["withdrawn" if i in withdrawn else "unknown" for i in ids],
+        },
+        schema_overrides={"cutoff": EXPORTS.schema["cutoff"], "channel": pl.String},
+    )  # fmt: skip
+
+
+FIRST = decisions(
+    {"a": ("mail", "email"), "b": ("call", "phone"), "c": ("none", None), "d": ("mail", "email")}
+)
+
+
+def test_all_of_those_with_an_action_and_no_other() -> None:
+    told = audiences(FIRST)
+    assert told.select("customer_id", "channel", "change").rows() == [
+        ("a", "email", "all"),
+        ("d", "email", "all"),
+        ("b", "phone", "all"),
+    ]
+
+
+def test_who_withdrew_is_in_no_file() -> None:
+    told = audiences(decisions({"a": ("mail", "email"), "b": ("mail", "email")}, withdrawn=("b",)))
+    assert told["customer_id"].to_list() == ["a"]
+
+
+def test_a_delta_adds_changes_and_takes_away() -> None:
+    now = decisions(
+        {"a": ("discount", "email"), "b": ("mail", "email"), "c": ("mail", "email"), "d": ("none", None)}
+    )
+    told = audiences(now, audiences(FIRST))
+    assert told.select("customer_id", "channel", "action", "change").rows() == [
+        ("a", "email", "discount", "changed"),
+        ("b", "email", "mail", "changed"),
+        ("c", "email", "mail", "added"),
+        ("d", "email", "mail", "removed"),
+        ("b", "phone", "call", "removed"),
+    ]
+
+
+def test_a_withdrawal_stops_a_running_campaign() -> None:
+    now = decisions({"a": ("mail", "email"), "d": ("mail", "email")}, withdrawn=("a",))
+    told = audiences(now, audiences(FIRST).filter(pl.col("channel") == "email"))
+    assert told.select("customer_id", "change").rows() == [("a", "removed")]
+
+
+def test_the_deltas_add_up_to_the_whole(tmp_path: Path) -> None:
+    """First everything, then a delta, then one that changes nothing; files per channel, in both forms."""
+    first = export(FIRST, tmp_path, delta=True)
+    assert first.rows == {"email": 2, "phone": 1}
+    assert sorted(p.name for p in first.files) == ["email.csv", "email.parquet", "phone.csv", "phone.parquet"]
+    second = decisions({"a": ("mail", "email"), "b": ("none", None), "d": ("mail", "email")})
+    assert export(second, tmp_path, delta=True).rows == {"email": 0, "phone": 1}
+    assert pl.read_parquet(tmp_path / "phone-changes.parquet")["change"].to_list() == ["removed"]
+    assert export(second, tmp_path, delta=True).rows == {"email": 0}
+    assert export(second, tmp_path, delta=False).rows == {"email": 2}
+    assert pl.read_csv(tmp_path / "email.csv")["customer_id"].to_list() == ["a", "d"]
+
+
+def test_a_channel_is_no_path(tmp_path: Path) -> None:
+    export(decisions({"a": ("mail", "../../etc")}), tmp_path / "out", delta=False)
+    assert [p.name for p in (tmp_path / "out").glob("*.csv")] == ["______etc.csv"]
+    assert not (tmp_path / "etc.csv").exists()
