@@ -116,9 +116,8 @@ def named(by: list[list[list[float]]], risk: float = 0.0) -> list[int]:
     """Causes of falls by (member, family, row)."""
     falls = np.array(by)
     families = (Family.price, Family.service)[: falls.shape[1]]
-    return _named(Falls(families, np.full((falls.shape[0], falls.shape[2]), risk), falls), Rules())[
-        0
-    ].tolist()
+    found = _named(Falls(families, np.full((falls.shape[0], falls.shape[2]), risk), falls), Rules())[0]
+    return [int(place) for place in found]
 
 
 def test_a_reason_must_beat_the_noise_between_members_and_the_next_family() -> None:
