@@ -173,7 +173,8 @@ def command_help(command: str) -> None:
 
     out = Console()
     out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
-    out.print("Usage: retinue " + command + " key=value …\n", highlight=False)
+    verbs = " design|assign|analyse" if command == "experiment" else ""
+    out.print(f"Usage: retinue {command}{verbs} key=value …\n", highlight=False, markup=False)
     for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
         out.print(
             "  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True

@@ -60,6 +60,7 @@ from retinue.schema import (
     CUTOFF,
     HORIZON_DAYS,
     LIMITS,
+    MOVES,
     QUALITY,
     SEGMENTS,
     VALUE_AT_STAKE,
@@ -69,6 +70,7 @@ from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lineage import lineage
 from retinue.segments.migration import migration
 from retinue.segments.model import SegmentModel
+from retinue.segments.moves import moves
 from retinue.segments.profiles import profiles
 from retinue.sequences.tokens import write_tokens
 
@@ -123,12 +125,16 @@ def _segment(run: Run) -> None:
     model = fit_segments(latest, options.segments, options.seed, choose_engine(options.engine), previous)
     segments = SEGMENTS.check(assign(model, features, options.segments))
     now = segments.filter(pl.col(CUTOFF) == run.cutoffs[-1])
-    moves = migration(now.head(0), now)
+    between, moved = migration(now.head(0), now), MOVES.schema.to_frame()
     if run.table("features_before").is_file():
-        moves = migration(assign(model, run.read("features_before"), options.segments), now)
+        earlier = run.read("features_before")
+        then = assign(model, earlier, options.segments)
+        between = migration(then, now)
+        moved = moves(model, (earlier, then), (latest, now), options.segments)
+    write_table(moved, run.table("moves"))
     model.save(run.folder / "segment_model.json")
     write_table(profiles(model, latest, now), run.table("segment_profiles"))
-    write_table(moves, run.table("segment_migration"))
+    write_table(between, run.table("segment_migration"))
     write_table(lineage(model), run.table("segment_lineage"))
     write_table(segments, run.table("segments"))
 

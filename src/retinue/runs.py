@@ -54,6 +54,7 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
         "segment_profiles.parquet",
         "segment_lineage.parquet",
         "segment_migration.parquet",
+        "moves.parquet",
         "segment_model.json",
     ),
     Stage.forecast: ("forecasts.parquet", "curves.parquet", "metrics.json"),

@@ -176,6 +176,9 @@ FROM_GROUP = Column("from", pl.String, "segment name or stage at the earlier cut
 TO_GROUP = Column("to", pl.String, "segment name or stage at the later cutoff, or 'no longer there'")
 MIGRATION = Table("migration", (DIMENSION, FROM_GROUP, TO_GROUP, CUSTOMERS, SHARE))
 
+WHY = Column("why", pl.String, "which boundary was crossed, and by what")
+MOVES = Table("moves", (CUSTOMER_ID, DIMENSION, FROM_GROUP, TO_GROUP, WHY))
+
 # what became of segments from fit to fit
 FIT = Column("fit", pl.Int32, "1 for the first fit of a base, then one more for each")
 CHANGE = Column("change", pl.String, "kept, birth, split (from other), merge (into other) or death")
