@@ -109,7 +109,7 @@ def forecasts(**columns: list[Any]) -> pl.DataFrame:
         "orders_shape": [1.0] * size,
         "spend_deviation": [5.0] * size,
     }
-    optional = {str(column): column.dtype for column in FORECASTS.optional}
+    optional = {str(column): column.dtype for column in (ORDERS_SHAPE, SPEND_DEVIATION)}
     return pl.DataFrame(told | columns, schema_overrides={**FORECASTS.schema, **optional}).select(
         *FORECASTS.schema, *optional
     )
