@@ -30,7 +30,6 @@ Indices = NDArray[np.int64]
 
 DONORS = 6
 LEAST_CELL = 4 * DONORS
-SILENCE_BINS, SEEN_BINS, ORDER_BINS = 8, 4, 4
 NO_REASON = "no reliable reason"
 
 
@@ -79,7 +78,9 @@ SPEAKS: dict[Family, dict[str, int]] = {
 SHARE = (Family.service, Family.quality)  # sentiment speaks of both: each gets its fair part (Shapley 1953)
 _KNOWN = {feature.name for feature in CATALOGUE}
 assert all(name in _KNOWN for names in SPEAKS.values() for name in names)
-ALIKE = ("days_since_last", "days_since_last_engagement", "frequency")
+# What donors share with a customer, most important first, in so many bins: where cells are small, the last ones go first.
+ALIKE = {"T_days": 6, "days_since_last": 6, "frequency": 3, "days_since_last_engagement": 3}
+AGES = (15.0, 30.0, 60.0, 120.0, 240.0)  # days; a window of 30 or 180 holds less of who came within it
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,15 @@ class Rules:
     """When a reason counts as reliable; chosen on simulated bases with planted causes and without any.
 
     Attributes:
-        least: smallest fall of the log odds of churn; 1 is 2.7 times the odds.
+        least: smallest fall of the log odds of churn; 1.3 is 3.7 times the odds.
         least_risk: smallest fall of p_churn itself.
         noise: times the spread of the fall between the forecast's own members (seeds).
         lead: times the fall of the family that comes second.
     """
 
-    least: float = 1.0
-    least_risk: float = 0.01
-    noise: float = 1.0
+    least: float = 1.3
+    least_risk: float = 0.002
+    noise: float = 1.5
     lead: float = 1.2
 
 
@@ -186,18 +187,23 @@ def _milder(name: str, worse: int) -> pl.Expr:
 
 
 def donors_of(buyers: pl.DataFrame) -> Indices:
-    """Rows of others with as many orders, silent as long, last seen as long ago; (rows, donors), the same for any order.
+    """Rows of others as silent, as old, with as many orders, last seen as long ago; (rows, donors), the same for any order.
 
-    Cells of quantiles; where one holds fewer than 24 customers, its customers look among those as silent as they.
+    Cells of quantiles; where one holds fewer than 24 customers, its customers look in the next larger one.
     """
-    ranks = [
-        _bins(buyers, name, bins)
-        for name, bins in zip(ALIKE, (SILENCE_BINS, SEEN_BINS, ORDER_BINS), strict=True)
-    ]
-    fine = (ranks[0] * SEEN_BINS + ranks[1]) * ORDER_BINS + ranks[2]
-    cells = pl.DataFrame({"fine": fine, "coarse": -1 - ranks[0], CUSTOMER: buyers[CUSTOMER]}).with_columns(
-        pl.when(pl.len().over("fine") >= LEAST_CELL).then("fine").otherwise("coarse").alias("cell"),
-        (pl.col(CUSTOMER) * 0x5851F42D4C957F2D % 2_147_483_647).alias("draw"),
+    levels: list[Indices] = []
+    code = np.zeros(buyers.height, np.int64)
+    for name, bins in ALIKE.items():
+        code = code * bins + _bins(buyers, name, bins)
+        levels.append(code * len(ALIKE) + len(levels))  # no two levels share a code
+    cells = pl.DataFrame(
+        {f"level {k}": level for k, level in enumerate(levels)} | {CUSTOMER: buyers[CUSTOMER]}
+    )
+    finest = pl.lit(-1, pl.Int64)
+    for name in (f"level {k}" for k in range(len(levels))):
+        finest = pl.when(pl.len().over(name) >= LEAST_CELL).then(name).otherwise(finest)
+    cells = cells.with_columns(
+        finest.alias("cell"), (pl.col(CUSTOMER) * 0x5851F42D4C957F2D % 2_147_483_647).alias("draw")
     )
     cell = cells["cell"].to_numpy()
     order = np.lexsort((cells[CUSTOMER].to_numpy(), cells["draw"].to_numpy(), cell))
@@ -217,7 +223,11 @@ def _bins(buyers: pl.DataFrame, name: str, bins: int) -> Indices:
     if name not in buyers.columns:
         return np.zeros(buyers.height, np.int64)
     values = buyers[name].cast(pl.Float64).fill_null(-1.0).to_numpy()
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
+    edges = (
+        np.array(AGES)
+        if name == "T_days"
+        else np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
+    )
     return np.searchsorted(edges, values, side="left").astype(np.int64)
 
 
