@@ -48,6 +48,7 @@ from retinue.schema import (
 )
 
 KEPT = "kept (any order)"
+FORETOLD = "foretold.parquet"
 WINDOWS = (7, 14, 30, 60, 90, 180)
 METRICS = (
     Metric("margin", "margin", "foretold_margin"),
@@ -115,8 +116,10 @@ def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.
         said = foretold(run.store, run.cutoffs[-1], asked.days, options)[0].join(
             made.select(CUSTOMER_ID), on=CUSTOMER_ID, how="semi"
         )
-        if not (folder / "foretold.parquet").is_file():
-            write_table(said, folder / "foretold.parquet")
+        if (folder / FORETOLD).is_file():  # what was foretold before a customer was assigned stays
+            kept = pl.read_parquet(folder / FORETOLD)
+            said = pl.concat([kept, said.join(kept, on=CUSTOMER_ID, how="anti")])
+        write_table(said, folder / FORETOLD)
         write_table(made, folder / "assignments.parquet")
         write_text(json.dumps(asdict(asked), indent=1), folder / "experiment.json")
     return run, made
@@ -137,7 +140,7 @@ def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Fo
         )
     assigned, said = (
         ASSIGNMENTS.check(pl.read_parquet(path)),
-        pl.read_parquet(folder / "foretold.parquet"),
+        pl.read_parquet(folder / FORETOLD),
     )
     starts = assigned[STARTS][0]
     days = _days_between(starts, assigned[ENDS][0])
@@ -151,14 +154,15 @@ def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Fo
     looks_path = folder / "looks.json"
     looks = json.loads(looks_path.read_text(encoding="utf-8")) if looks_path.is_file() else []
     looks = [look for look in looks if look < observed / days] + [observed / days]
+    control = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))["control"]
     shares = dict(assigned.group_by(ARM).agg(pl.col(PROPENSITY).first()).iter_rows())
-    analysis = analyse(rows, asked.control, dict(sorted(shares.items())), METRICS, looks, asked.alpha)
+    analysis = analyse(rows, control, dict(sorted(shares.items())), METRICS, looks, asked.alpha)
     returns = {
         arm: retention_return(
             analysis.effects, arm, "margin", asked.cost * rows.filter(pl.col(ARM) == arm).height
         )
         for arm in shares
-        if arm != asked.control
+        if arm != control
     }
     with only_run(run.folder):
         write_table(analysis.effects, folder / "effects.parquet")

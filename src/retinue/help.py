@@ -177,7 +177,9 @@ def command_help(command: str) -> None:
     out.print(f"Usage: retinue {command}{verbs} key=value …\n", highlight=False, markup=False)
     for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
         out.print(
-            "  " + example.replace("retinue run", f"retinue {command}"), highlight=False, soft_wrap=True
+            "  " + escape(example.replace("retinue run", f"retinue {command}")),
+            highlight=False,
+            soft_wrap=True,
         )
     groups = [group for group in GROUPS if not SECTIONS[command] or group in SECTIONS[command]]
     shown = " ".join(f"{group}={'|'.join(presets(group))}" for group in groups)

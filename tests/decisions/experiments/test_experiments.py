@@ -181,3 +181,10 @@ def test_a_metric_that_never_varies_has_no_effect() -> None:
     rows = outcomes(200, 0.0, 7).with_columns(pl.lit(0.0).alias("margin"))
     row = analyse(rows, "control", HALVES, CUPED).effects.row(0, named=True)
     assert (row["effect"], row["p_value"]) == (0.0, 1.0)
+
+
+def test_too_few_or_no_control_are_told() -> None:
+    with pytest.raises(InputError, match=r"arm 'control' has 10 customers; at least 30"):
+        analyse(outcomes(20, 0.0, 8), "control", HALVES, CUPED)
+    with pytest.raises(InputError, match=r"no arm 'nobody' to compare with; there are control, treated"):
+        analyse(outcomes(200, 0.0, 8), "nobody", HALVES, CUPED)

@@ -85,13 +85,19 @@ def analyse(
         alpha: chance of a false alarm over all looks.
 
     Raises:
-        InputError: an arm with fewer than two customers, or a customer twice.
+        InputError: an arm with fewer than 30 customers, no control, or a customer twice.
     """
     if twice := rows.height - rows[CUSTOMER_ID].n_unique():
         raise InputError(f"experiment: {twice:,} customers stand there twice; give one row each.")
     sizes = {arm: rows.filter(pl.col(ARM) == arm).height for arm in shares}
-    if few := [arm for arm, size in sizes.items() if size < 2]:
-        raise InputError(f"experiment: arm '{few[0]}' has {sizes[few[0]]} customers; at least 2 are needed.")
+    if control not in sizes:
+        raise InputError(
+            f"experiment: there is no arm '{control}' to compare with; there are {', '.join(sizes)}."
+        )
+    if few := [arm for arm, size in sizes.items() if size < LEAST_PER_ARM]:
+        raise InputError(
+            f"experiment: arm '{few[0]}' has {sizes[few[0]]} customers; at least {LEAST_PER_ARM} are needed to say anything."
+        )
     level = adjusted_level(looks, alpha)
     found = []
     for arm in shares:
