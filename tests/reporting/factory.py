@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retinue.config import DecisionOptions, ValueOptions
+from retinue.config import DecisionOptions, ValueOptions, resolve
 from retinue.decisions import quadrants
+from retinue.decisions.decide import budget_curve, customers_of, decide
+from retinue.decisions.kpis import progress
+from retinue.decisions.offers import offers
 from retinue.events.store import Manifest, Store, write_table
 from retinue.reporting import ActivityTables, ReportTables, activity_tables
-from retinue.reporting.tables import DAYS_SINCE_LAST, ORDERS_EVER
+from retinue.reporting.tables import DAYS_SINCE_LAST, ORDERS_EVER, ActionTables
 from retinue.schema import (
+    ACQUISITION,
     AMOUNT,
     BASE,
     CLV,
@@ -28,14 +32,19 @@ from retinue.schema import (
     DESCRIPTION,
     EVENT_TIME,
     EVENT_TYPE,
+    EVIDENCE,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
+    EXPERIMENT_EFFECTS,
     FORECASTS,
     HORIZON_DAYS,
     KNOWN_TIME,
+    KPIS,
     LIFECYCLE,
+    LIMITS,
     MIGRATION,
     MODEL,
+    NAMED_CAUSE,
     NET_SPEND_EVER,
     NEXT_ORDER_DAYS,
     ORDER,
@@ -44,6 +53,7 @@ from retinue.schema import (
     SEGMENT,
     SEGMENT_NAME,
     SEGMENTS,
+    TOP_BUYS,
     UTC_TIME,
 )
 
@@ -300,3 +310,70 @@ def report_tables(customers: int = 300, seed: int = 5, **changes: Any) -> Report
         metrics=metrics_of(365),
     )
     return replace(made, **changes)
+
+
+def with_actions(tables: ReportTables) -> ReportTables:
+    """The same with causes, decisions under a budget, key figures, a measured effect and an experiment."""
+    menu, rules = resolve(["actions=retail"]).actions.actions, DecisionOptions()
+    longest = tables.forecasts.filter(pl.col(HORIZON_DAYS) == 365)
+    told = longest.with_columns(
+        pl.lit("service").alias(NAMED_CAUSE), pl.lit("2 tickets <in> 90 days").alias(EVIDENCE)
+    )
+    quadrant = quadrants(longest, rules)
+    customers = customers_of(quadrant, told, tables.features, tables.segments)
+    made = offers(customers, menu, rules)
+    decided = decide(customers, quadrant, made, menu, rules, 50.0)
+    columns = (
+        LIMITS.schema,
+        [(one.name, one.unit, one.limit, one.used, one.price) for one in decided.limits],
+    )
+    events = simulated_events(40, 1).with_columns(
+        pl.Series(
+            CUSTOMER_ID,
+            [tables.decisions[CUSTOMER_ID][i % 30] for i in range(simulated_events(40, 1).height)],
+        )
+    )
+    figures = pl.DataFrame(
+        [
+            ("churn_rate", "all", "all", 0.2, 0.25, "share", 300, "lagging"),
+            ("churn_rate", "segment", "one", 0.1, None, "share", 30, "lagging"),
+        ],
+        schema=KPIS.schema, orient="row",
+    )  # fmt: skip
+    effects = pl.DataFrame(
+        [("treated", "margin", "all", 150, 150, 10.0, 12.0, 2.0, 0.5, 3.5, 0.01)],
+        schema=EXPERIMENT_EFFECTS.schema,
+        orient="row",
+    )
+    curve = {
+        "share": [0.0, 0.5, 1.0],
+        "gain": [0.0, 2.0, 2.5],
+        "lower": [0.0, 1.0, 1.0],
+        "upper": [0.0, 3.0, 4.0],
+    }
+    tenth = {"tenth": 1, "customers": 30, "predicted": 1.0, "estimated": 1.2, "error": 0.3}
+    learnt = {
+        "mean": [2.5, 0.5],
+        "treated": 150,
+        "control": 150,
+        "qini": [0.7, 0.2, 1.1],
+        "curve": curve,
+        "calibration": [tenth],
+    }
+    actions = ActionTables(
+        menu="retail",
+        limits=pl.DataFrame(columns[1], schema=columns[0], orient="row"),
+        curve=budget_curve(customers, made, menu, rules),
+        kpis=figures,
+        acquisition=ACQUISITION.schema.to_frame(),
+        buys=TOP_BUYS.schema.to_frame(),
+        targets=progress(figures, {"churn_rate": -0.1}),
+        months=6,
+        experiments={"winback": effects},
+        uplift={"push": learnt},
+        curves=tables.forecasts.filter(
+            pl.col(CUSTOMER_ID).is_in(tables.decisions[CUSTOMER_ID].head(30).implode())
+        ),
+        events=events,
+    )
+    return replace(tables, decisions=decided.table, actions=actions)

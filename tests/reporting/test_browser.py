@@ -15,7 +15,7 @@ import pytest
 
 from retinue.reporting import build_report
 from retinue.schema import CUSTOMER_ID, VALUE_AT_STAKE
-from tests.reporting.factory import report_tables
+from tests.reporting.factory import report_tables, with_actions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\">" + "x" * 120
@@ -31,7 +31,9 @@ function seen(frame) {
     hacked: root.dataset.hacked || "",
     page: frame.contentWindow.getComputedStyle(frame.contentDocument.body).backgroundColor,
     ink: root.querySelector("[data-figure=lifecycle] .point path").style.fill,
-    label: root.querySelector("button.theme").textContent };
+    label: root.querySelector("button.theme").textContent,
+    story: [...root.querySelectorAll("#story-facts dd")].map((d) => d.textContent).join(" | "),
+    events: root.querySelectorAll("#story-events tr").length };
 }
 window.addEventListener("load", () => setTimeout(() => {
   const frames = ["desk", "phone"].map((id) => document.getElementById(id));
@@ -55,7 +57,7 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     names = ("features", "segments", "forecasts", "decisions")
     renamed = pl.col(CUSTOMER_ID).replace({victim: NASTY})
     frames: dict[str, Any] = {name: getattr(tables, name).with_columns(renamed) for name in names}
-    tables = replace(tables, **frames, name=NASTY, currency="USD")
+    tables = with_actions(replace(tables, **frames, name=NASTY, currency="USD"))
     (folder / "report.html").write_text(build_report(tables), encoding="utf-8")
     (folder / "harness.html").write_text(HARNESS, encoding="utf-8")
     assert CHROMIUM is not None
@@ -74,7 +76,7 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
 def test_every_chart_is_drawn_at_both_widths(look: tuple[dict[str, Any], str]) -> None:
     for place, width in zip(look[0]["before"], (1280, 390), strict=True):
         assert place["width"] == width
-        assert place["drawn"] == place["charts"] == 12
+        assert place["drawn"] == place["charts"] == 16
         assert place["marks"] > 300
 
 
@@ -97,4 +99,10 @@ def test_the_button_changes_page_and_charts(look: tuple[dict[str, Any], str]) ->
     assert before["page"] != after["page"]
     assert before["ink"] != after["ink"]
     assert before["label"] != after["label"]
-    assert after["drawn"] == 12
+    assert after["drawn"] == 16
+
+
+def test_the_first_story_is_told(look: tuple[dict[str, Any], str]) -> None:
+    for place in look[0]["before"]:
+        assert "service: 2 tickets <in> 90 days" in place["story"]
+        assert place["events"] > 0
