@@ -88,14 +88,14 @@ class Rules:
     """When a reason counts as reliable; chosen on simulated bases with planted causes and without any.
 
     Attributes:
-        least: smallest fall of the log odds of churn; 1.3 is 3.7 times the odds.
+        least: smallest fall of the log odds of churn; 1.2 is 3.3 times the odds.
         least_risk: smallest fall of p_churn itself.
         noise: times the spread of the fall between the forecast's own members (seeds).
         lead: times the fall of the family that comes second.
     """
 
-    least: float = 1.3
-    least_risk: float = 0.002
+    least: float = 1.2
+    least_risk: float = 0.001
     noise: float = 1.5
     lead: float = 1.2
 
