@@ -196,7 +196,7 @@ OFTEN = Journeys(tickets_per_order=0.2, reviews_per_order=0.25, lead_days=75.0, 
 
 @pytest.mark.slow
 def test_planted_causes_are_named_with_precision_and_recall(tmp_path: Path) -> None:
-    told, truth = planted(tmp_path, OFTEN, 2, 6_000)
+    told, truth = planted(tmp_path, OFTEN, 8, 6_000)
     living = told.join(truth.select("customer_id", "alive", "shown_cause"), on="customer_id").filter("alive")
     named = living.filter(pl.col("cause") != NO_REASON)
     right = named.filter(pl.col("cause") == pl.col("shown_cause")).height
