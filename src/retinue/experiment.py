@@ -26,13 +26,14 @@ from retinue.decisions.foretold import foretold
 from retinue.decisions.offers import in_holdout
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store, write_table, write_text
-from retinue.events.timeline import days_before, horizon_end, instant, is_observed
+from retinue.events.timeline import days_before, horizon_end, instant, is_after, is_observed
 from retinue.pipeline import advance
 from retinue.runs import Progress, Run, Stage, only_run, unheard
 from retinue.schema import (
     ARM,
     ASSIGNMENTS,
     CUSTOMER_ID,
+    CUTOFF,
     EFFECT,
     ENDS,
     GROUP,
@@ -42,6 +43,7 @@ from retinue.schema import (
     QUADRANT,
     REALISED_ORDERS,
     REALISED_SPEND,
+    SEGMENT_NAME,
     STARTS,
     STRATUM,
     InputError,
@@ -188,8 +190,8 @@ def _participants(run: Run) -> pl.DataFrame:
     """Customers with a decision who may take part: in the quadrants asked for, not suppressed, not in the global holdout."""
     options = run.options
     people = run.read("decisions").join(
-        run.read("segments").select(CUSTOMER_ID, "cutoff", "segment_name", LIFECYCLE),
-        on=[CUSTOMER_ID, "cutoff"],
+        run.read("segments").select(CUSTOMER_ID, CUTOFF, SEGMENT_NAME, LIFECYCLE),
+        on=[CUSTOMER_ID, CUTOFF],
         how="left",
     )
     people = people.filter((pl.col(LIFECYCLE) != "suppressed").fill_null(True))
@@ -200,7 +202,13 @@ def _participants(run: Run) -> pl.DataFrame:
 
 def _window(options: Options, run: Run) -> tuple[datetime, datetime]:
     asked, zone = options.experiments, run.store.local_zone
-    starts = instant(asked.starts, zone, "experiments.starts") if asked.starts else run.cutoffs[-1]
+    cutoff = run.cutoffs[-1]
+    starts = instant(asked.starts, zone, "experiments.starts") if asked.starts else cutoff
+    if not is_after(starts, cutoff):
+        raise InputError(
+            f"experiments.starts={asked.starts}: lies before the cutoff ({cutoff:%Y-%m-%d}), whose forecast is the covariate: it "
+            "would know outcomes. Give a later start, or an earlier cutoff."
+        )
     return starts, horizon_end(starts, asked.days, zone)
 
 

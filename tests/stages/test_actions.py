@@ -119,6 +119,10 @@ def test_an_experiment_from_design_to_analysis(shop: Path, capsys: pytest.Captur
     [
         (["experiment"], "say what to do with it first"),
         (["experiment", "stop"], "say what to do with it first"),
+        (
+            ["experiment", "assign", "experiments.name=early", "experiments.starts=2023-09-01"],
+            "lies before the cutoff",
+        ),
         (["experiment", "analyse", "experiments.name=nothing"], "nothing is assigned"),
         (
             [

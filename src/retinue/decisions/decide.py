@@ -171,9 +171,8 @@ def budget_curve(
 ) -> pl.DataFrame:
     """What each budget would bring, from nothing to where the next unit of money earns nothing; other limits as set."""
     free = _limited(customers, made, menu, rules, None)[1]
-    core = (
-        CORE if customers.height <= SMALL_BASE else 0
-    )  # what it would settle is nothing on the scale of a curve
+    # what the integer programme would settle is nothing on the scale of a curve
+    core = CORE if customers.height <= SMALL_BASE else 0
     most = allocate(free, core)
     rows = np.flatnonzero(most.choice != NONE)
     spent = float(made.cost[rows, most.choice[rows]].sum())

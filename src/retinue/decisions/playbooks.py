@@ -25,7 +25,6 @@ from retinue.schema import (
     SEGMENT,
     SEGMENT_NAME,
     SETS_APART,
-    SHARE,
     VALUE_AT_STAKE,
 )
 
@@ -138,15 +137,3 @@ def _left(part: pl.DataFrame) -> tuple[tuple[str, int], ...]:
         .sort("len", BINDING, descending=[True, False])
     )
     return tuple((str(why), int(n)) for why, n in none.head(2).iter_rows())
-
-
-def causes_by_segment(decisions: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
-    """Segment × cause: customers, and the share of those in the segment for whom one was looked for."""
-    rows = decisions.join(
-        segments.select(CUSTOMER_ID, CUTOFF, SEGMENT, SEGMENT_NAME), on=[CUSTOMER_ID, CUTOFF]
-    )
-    looked = rows.filter(pl.col(NAMED_CAUSE).is_not_null())
-    counts = looked.group_by(SEGMENT, SEGMENT_NAME, NAMED_CAUSE).agg(pl.len().cast(pl.Int64).alias(CUSTOMERS))
-    return counts.with_columns((pl.col(CUSTOMERS) / pl.col(CUSTOMERS).sum().over(SEGMENT)).alias(SHARE)).sort(
-        SEGMENT, CUSTOMERS, NAMED_CAUSE, descending=[False, True, False]
-    )

@@ -188,3 +188,11 @@ def test_too_few_or_no_control_are_told() -> None:
         analyse(outcomes(20, 0.0, 8), "control", HALVES, CUPED)
     with pytest.raises(InputError, match=r"no arm 'nobody' to compare with; there are control, treated"):
         analyse(outcomes(200, 0.0, 8), "nobody", HALVES, CUPED)
+
+
+def test_one_experiment_has_one_window() -> None:
+    once = assign(people(100), "winback", HALVES, MONTH)
+    with pytest.raises(InputError, match=r"is assigned from 2023-01-01 to 2023-01-31, and outcomes"):
+        assign(
+            people(120), "winback", HALVES, (START + timedelta(days=7), START + timedelta(days=37)), (), once
+        )

@@ -45,7 +45,7 @@ def assign(
         before: assignments of other experiments, and of this one.
 
     Raises:
-        InputError: shares that do not sum to 1, a customer twice, or an unknown column.
+        InputError: shares that do not sum to 1, a customer twice, an unknown column, or another window than before.
     """
     shares = np.array(list(arms.values()), dtype=np.float64)
     if len(arms) < 2 or (shares <= 0).any() or abs(shares.sum() - 1) > 1e-9:
@@ -94,6 +94,12 @@ def _apart(
         return ASSIGNMENTS.schema.to_frame(), customers
     ASSIGNMENTS.check(before)
     mine = before.filter(pl.col(EXPERIMENT) == name)
+    other = mine.filter((pl.col(STARTS) != window[0]) | (pl.col(ENDS) != window[1]))
+    if other.height:
+        raise InputError(
+            f"experiments.name={name}: is assigned from {other[STARTS][0]:%Y-%m-%d} to {other[ENDS][0]:%Y-%m-%d}, and outcomes "
+            "of one experiment count over one window. Give another name, or the same cutoff, starts and days."
+        )
     others = before.filter(
         (pl.col(EXPERIMENT) != name) & (pl.col(STARTS) < window[1]) & (pl.col(ENDS) > window[0])
     )
