@@ -20,7 +20,7 @@ from retinue.decisions.experiments.analyse import (
     corrected_p,
     retention_return,
 )
-from retinue.decisions.experiments.assign import assign
+from retinue.decisions.experiments.assign import FILE, assign, assigned_in
 from retinue.decisions.experiments.design import Past, customers_needed, designs
 from retinue.decisions.foretold import foretold
 from retinue.decisions.offers import in_holdout
@@ -108,9 +108,7 @@ def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.
     people = _participants(run)
     window = _window(options, run)
     with only_run(run.folder):
-        found = sorted((options.folder / "experiments").glob("*/assignments.parquet"))
-        before = pl.concat([pl.read_parquet(path) for path in found]) if found else None
-        made = assign(people, asked.name, asked.shares, window, asked.strata, before)
+        made = assign(people, asked.name, asked.shares, window, asked.strata, assigned_in(options.folder))
         if made.is_empty():
             raise InputError(
                 "experiments: nobody is left to take part; others run, or quadrants leave nobody."
@@ -122,7 +120,7 @@ def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.
             kept = pl.read_parquet(folder / FORETOLD)
             said = pl.concat([kept, said.join(kept, on=CUSTOMER_ID, how="anti")])
         write_table(said, folder / FORETOLD)
-        write_table(made, folder / "assignments.parquet")
+        write_table(made, folder / FILE)
         write_text(json.dumps(asdict(asked), indent=1), folder / "experiment.json")
     return run, made
 
@@ -135,7 +133,7 @@ def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Fo
     """
     run = advance(options, Stage.prepare, progress)
     folder, asked = folder_of(options), options.experiments
-    path = folder / "assignments.parquet"
+    path = folder / FILE
     if not path.is_file():
         raise InputError(
             f"experiments.name={asked.name}: nothing is assigned in {folder}. Run: retinue experiment assign …"

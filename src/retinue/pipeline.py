@@ -19,6 +19,7 @@ from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.causes import reasons
 from retinue.decisions.decide import budget_curve, customers_of, decide
+from retinue.decisions.experiments.assign import assigned_in, running
 from retinue.decisions.kpis import Snapshot, judged_elsewhere, kpi_table, progress
 from retinue.decisions.offers import offers
 from retinue.decisions.quadrants import quadrants
@@ -59,7 +60,6 @@ from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,
     HORIZON_DAYS,
-    LIMITS,
     MOVES,
     QUALITY,
     SEGMENTS,
@@ -204,17 +204,13 @@ def _decide(run: Run) -> None:
     forecasts, features = (run.read(name).filter(latest) for name in ("forecasts", "features"))
     segments = run.read("segments").filter(latest)
     quadrant = quadrants(forecasts, options.decisions)
-    customers = customers_of(quadrant, forecasts, features, segments)
+    busy = running(assigned_in(run.folder), run.cutoffs[-1])
+    customers = customers_of(quadrant, forecasts, features, segments, busy)
     menu = options.actions.actions
     measured = _measured(run, menu)
     made = offers(customers, menu, options.decisions, measured)
     decided = decide(customers, quadrant, made, menu, options.decisions, options.budget, options.seed)
-    limits = pl.DataFrame(
-        [(one.name, one.unit, one.limit, one.used, one.price) for one in decided.limits],
-        schema=LIMITS.schema,
-        orient="row",
-    )
-    write_table(LIMITS.check(limits), run.table("limits"))
+    write_table(decided.limits, run.table("limits"))
     write_table(budget_curve(customers, made, menu, options.decisions), run.table("budget_curve"))
     longest = forecasts.filter(pl.col(HORIZON_DAYS) == run.horizon_days)
     now = Snapshot(run.cutoffs[-1], features, segments, longest)
@@ -222,9 +218,8 @@ def _decide(run: Run) -> None:
         run.store, now, _before(run, forecasts.head(0)), options, judged_elsewhere(run.folder)
     )
     write_table(figures, run.table("kpis"))
-    write_table(
-        acquisition(run.store, run.cutoffs[-1], longest, segments, options.value), run.table("acquisition")
-    )
+    ways = acquisition(run.store, run.cutoffs[-1], features, longest, segments, options.value)
+    write_table(ways, run.table("acquisition"))
     write_table(top_buys(run.store, run.cutoffs[-1], segments), run.table("top_buys"))
     write_table(decided.table, run.table("decisions"))
 

@@ -167,10 +167,12 @@ def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
             ]
         case Stage.decide:
             elsewhere = sorted(options.folder.glob("experiments/*/result.json"))
+            assigned = sorted(options.folder.glob("experiments/*/assignments.parquet"))
             return [
                 [asdict(options.decisions), asdict(options.actions), options.budget, options.seed],
                 asdict(options.value),
                 [_text_of(str(path)) for path in elsewhere],
+                [hashlib.sha256(path.read_bytes()).hexdigest() for path in assigned],
             ]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"

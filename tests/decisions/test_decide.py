@@ -60,7 +60,12 @@ def base(rows: list[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
         schema_overrides={"cutoff": SEGMENTS.schema["cutoff"]},
     )  # fmt: skip
     quadrant = quadrants(forecasts, DecisionOptions(value_threshold=50))
-    return customers_of(quadrant, forecasts, features, segments), quadrant
+    running = pl.DataFrame(
+        [(one, name) for one, name in zip(ids, of("experiment", None), strict=True) if name],
+        schema={"customer_id": pl.String(), "experiment": pl.String()},
+        orient="row",
+    )
+    return customers_of(quadrant, forecasts, features, segments, running), quadrant
 
 
 def decided(
@@ -114,6 +119,7 @@ def test_a_thirty_per_cent_discount_never_goes_to_who_is_worth_less_than_it() ->
         ({"p_churn": 0.9, "suppressed": 1.0}, "no consent"),
         ({"p_churn": 0.9, "lifecycle": "suppressed"}, "no consent"),
         ({"p_churn": 0.9, "contacts": 4.0}, "contact cap"),
+        ({"p_churn": 0.9, "experiment": "winback"}, "in a running experiment: treated by its arm"),
         ({"p_churn": 0.01, "clv": 5.0}, "sure thing: stays anyway"),
         ({"p_churn": 0.99, "clv": 0.001}, "loss guard: may cost more than it saves"),
     ],
@@ -173,9 +179,9 @@ def test_the_budget_binds_and_its_price_is_told() -> None:
         [{"p_churn": 0.5, "clv": float(clv)} for clv in range(20, 120)], {"call": CALL}, budget=30
     )
     assert found.table.filter(pl.col("action") == "call").height == 10
-    assert found.limits[0].name == "budget"
-    assert found.limits[0].used == pytest.approx(30)
-    assert found.limits[0].price > 1
+    assert found.limits["limit"][0] == "budget"
+    assert found.limits["used"][0] == pytest.approx(30)
+    assert found.limits["price"][0] > 1
     assert (found.table["binding"] == "budget").all()
 
 
@@ -184,7 +190,7 @@ def test_people_have_only_so_many_hours() -> None:
         [{"p_churn": 0.5, "clv": 80.0}] * 20, {"call": CALL}, rules=DecisionOptions(agent_hours=1)
     )
     assert found.table.filter(pl.col("action") == "call").height == 6
-    assert found.limits[0].price == pytest.approx((0.3 * 80 - 3) * 6, rel=0.01)  # six calls an hour
+    assert found.limits["price"][0] == pytest.approx((0.3 * 80 - 3) * 6, rel=0.01)  # six calls an hour
 
 
 def test_a_floor_that_cannot_be_met_is_refused() -> None:
@@ -207,6 +213,7 @@ CUSTOMER = st.fixed_dictionaries(
         "contacts": st.sampled_from([0.0, 1.0, 4.0]),
         "lifecycle": st.sampled_from(["active", "cooling", "lapsed", "suppressed"]),
         "segment": st.integers(0, 1),
+        "experiment": st.sampled_from([None, None, "winback"]),
     }
 )
 SHARES = st.tuples(*[st.floats(-0.2, 0.6)] * 3).map(sorted)
@@ -254,6 +261,8 @@ def test_guards_and_limits_hold_for_any_menu(
         assert action.capacity is None or times <= action.capacity
     kept_out = table.filter(pl.Series(in_holdout(table["customer_id"], holdout)))
     assert (kept_out["action"] == NOTHING).all()
+    tried = table.join(customers.filter(pl.col("experiment").is_not_null()), on="customer_id", how="semi")
+    assert (tried["action"] == NOTHING).all()
     told = table.join(
         customers.select("customer_id", "suppressed", "campaign_exposures_30d", "lifecycle"), on="customer_id"
     )

@@ -78,7 +78,12 @@ def test_the_deltas_add_up_to_the_whole(tmp_path: Path) -> None:
     assert pl.read_csv(tmp_path / "email.csv")["customer_id"].to_list() == ["a", "d"]
 
 
-def test_a_channel_is_no_path(tmp_path: Path) -> None:
-    export(decisions({"a": ("mail", "../../etc")}), tmp_path / "out", delta=False)
-    assert [p.name for p in (tmp_path / "out").glob("*.csv")] == ["______etc.csv"]
+def test_a_channel_is_no_path_and_no_two_share_a_file(tmp_path: Path) -> None:
+    export(
+        decisions({"a": ("mail", "../../etc"), "b": ("mail", "a/b"), "c": ("mail", "a_b")}),
+        tmp_path / "out",
+        delta=False,
+    )
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.csv"))
+    assert names == ["%2E%2E%2F%2E%2E%2Fetc.csv", "a%2Fb.csv", "a_b.csv"]
     assert not (tmp_path / "etc.csv").exists()

@@ -235,6 +235,21 @@ def test_bases_that_know_little_have_fewer_figures(run: Run) -> None:
 def test_nobody_has_no_life_value(run: Run) -> None:
     store: Store = run.store
     none = acquisition(
-        store, run.cutoffs[-1], run.read("forecasts").head(0), run.read("segments"), ValueOptions()
-    )
+        store, run.cutoffs[-1], run.read("features"), run.read("forecasts").head(0), run.read("segments"), ValueOptions()
+    )  # fmt: skip
     assert none.is_empty()
+
+
+def test_own_costs_tell_the_margin_so_far(run: Run) -> None:
+    """Twice the margin, as told by the customers' own costs, is twice the past in the life value."""
+    features = run.read("features")
+
+    def life(margin: float | None) -> float:
+        own = features.with_columns(pl.lit(margin, pl.Float64).alias("margin_rate"))
+        told = acquisition(
+            run.store, run.cutoffs[-1], own, run.read("forecasts").with_columns(clv=0.0), run.read("segments"),
+            ValueOptions(margin_rate=0.2),
+        )  # fmt: skip
+        return float(told.filter(pl.col("dimension") == "all")["life_value"][0])
+
+    assert life(0.4) == pytest.approx(2 * life(None))

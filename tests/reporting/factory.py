@@ -21,6 +21,7 @@ from retinue.reporting.tables import DAYS_SINCE_LAST, ORDERS_EVER, ActionTables
 from retinue.schema import (
     ACQUISITION,
     AMOUNT,
+    ASSIGNMENTS,
     BASE,
     CLV,
     CLV_LOWER,
@@ -41,7 +42,6 @@ from retinue.schema import (
     KNOWN_TIME,
     KPIS,
     LIFECYCLE,
-    LIMITS,
     MIGRATION,
     MODEL,
     NAMED_CAUSE,
@@ -320,13 +320,9 @@ def with_actions(tables: ReportTables) -> ReportTables:
         pl.lit("service").alias(NAMED_CAUSE), pl.lit("2 tickets <in> 90 days").alias(EVIDENCE)
     )
     quadrant = quadrants(longest, rules)
-    customers = customers_of(quadrant, told, tables.features, tables.segments)
+    customers = customers_of(quadrant, told, tables.features, tables.segments, ASSIGNMENTS.schema.to_frame())
     made = offers(customers, menu, rules)
     decided = decide(customers, quadrant, made, menu, rules, 50.0)
-    columns = (
-        LIMITS.schema,
-        [(one.name, one.unit, one.limit, one.used, one.price) for one in decided.limits],
-    )
     events = simulated_events(40, 1).with_columns(
         pl.Series(
             CUSTOMER_ID,
@@ -362,7 +358,7 @@ def with_actions(tables: ReportTables) -> ReportTables:
     }
     actions = ActionTables(
         menu="retail",
-        limits=pl.DataFrame(columns[1], schema=columns[0], orient="row"),
+        limits=decided.limits,
         curve=budget_curve(customers, made, menu, rules),
         kpis=figures,
         acquisition=ACQUISITION.schema.to_frame(),

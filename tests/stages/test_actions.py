@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ def test_an_experiment_from_design_to_analysis(shop: Path, capsys: pytest.Captur
     once = pl.read_parquet(folder / "assignments.parquet")
     assert main(["experiment", "assign", *asked]) == 0
     assert pl.read_parquet(folder / "assignments.parquet").equals(once)
+    assert main(["decide", *words(shop)]) == 0
+    decided = pl.read_parquet(shop / "out" / "decisions.parquet")
+    both = decided.join(once, on="customer_id", how="semi")
+    assert both.height == once.height > 0
+    assert set(both["action"]) == {"none"}
+    assert "in a running experiment: treated by its arm" in set(both["binding"])
     capsys.readouterr()
     assert main(["experiment", "analyse", *asked]) == 0
     said = capsys.readouterr().out
@@ -112,6 +119,7 @@ def test_an_experiment_from_design_to_analysis(shop: Path, capsys: pytest.Captur
     assert row["control_mean"] == pytest.approx(np.mean(control), rel=0.1)  # adjusted by the covariate
     assert json.loads((folder / "looks.json").read_text()) == [1.0]
     assert json.loads((folder / "result.json").read_text())["cost"] == pytest.approx(0.5 * row["treated"])
+    shutil.rmtree(folder)  # or nobody in this shop would get anything in the tests that follow
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from retinue.schema import (
     HORIZON_DAYS,
     LIFE_VALUE,
     LTV_CAC,
+    MARGIN_RATE,
     MOST_CAC,
     ORDER,
     PAYBACK_DAYS,
@@ -69,7 +70,12 @@ DAYS = (
 
 
 def acquisition(
-    store: Store, cutoff: datetime, forecasts: pl.DataFrame, segments: pl.DataFrame, value: ValueOptions
+    store: Store,
+    cutoff: datetime,
+    features: pl.DataFrame,
+    forecasts: pl.DataFrame,
+    segments: pl.DataFrame,
+    value: ValueOptions,
 ) -> pl.DataFrame:
     """The `acquisition` table: life value by first channel, category and product, and by segment.
 
@@ -79,13 +85,16 @@ def acquisition(
     Args:
         store: prepared events.
         cutoff: end of history.
+        features: at the cutoff; each customer's own margin_rate, where the events hold costs.
         forecasts: at the cutoff; the longest horizon counts.
         segments: at the cutoff.
         value: margin rate, cost of acquisition, and the ratio aimed at.
     """
     scan = history(store.scan(), cutoff)
     columns = scan.collect_schema().names()
-    firsts = _firsts(scan, columns, value.margin_rate, forecasts, segments)
+    own = pl.col(MARGIN_RATE) if MARGIN_RATE in features.columns else pl.lit(None, pl.Float64)
+    margins = features.select(CUSTOMER_ID, own.fill_null(value.margin_rate).alias("margin"))
+    firsts = _firsts(scan, columns, margins, forecasts, segments)
     if firsts.is_empty():
         return ACQUISITION.schema.to_frame()
     paid = _paid_back(scan, columns, firsts, value)
@@ -101,9 +110,13 @@ def acquisition(
 
 
 def _firsts(
-    scan: pl.LazyFrame, columns: list[str], margin: float, forecasts: pl.DataFrame, segments: pl.DataFrame
+    scan: pl.LazyFrame,
+    columns: list[str],
+    margins: pl.DataFrame,
+    forecasts: pl.DataFrame,
+    segments: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Each customer's first order, life value and segment."""
+    """Each customer's first order, life value, margin as a share of spend, and segment."""
     amount = pl.col(AMOUNT).fill_null(0.0) if AMOUNT in columns else pl.lit(0.0)
     ways = [column for column in WAYS.values() if column in columns]
     orders = scan.filter(pl.col(EVENT_TYPE) == ORDER)
@@ -115,16 +128,18 @@ def _firsts(
     money = (
         scan.filter(pl.col(EVENT_TYPE).is_in([ORDER, REFUND]))
         .group_by(CUSTOMER_ID)
-        .agg((amount.sum() * margin).alias("so_far"))
+        .agg(amount.sum().alias("so_far"))
     )
     longest = forecasts.filter(pl.col(HORIZON_DAYS) == pl.col(HORIZON_DAYS).max()).select(CUSTOMER_ID, CLV)
     told = first.join(money, on=CUSTOMER_ID).collect()
-    told = told.join(longest, on=CUSTOMER_ID, how="inner").join(
-        segments.select(CUSTOMER_ID, SEGMENT_NAME), on=CUSTOMER_ID, how="left"
+    told = (
+        told.join(longest, on=CUSTOMER_ID, how="inner")
+        .join(margins, on=CUSTOMER_ID, how="inner")
+        .join(segments.select(CUSTOMER_ID, SEGMENT_NAME), on=CUSTOMER_ID, how="left")
     )
     day = pl.col(EVENT_TIME)
     return told.with_columns(
-        (pl.col("so_far") + pl.col(CLV)).alias(LIFE_VALUE),
+        (pl.col("so_far") * pl.col("margin") + pl.col(CLV)).alias(LIFE_VALUE),
         pl.format("{} Q{}", day.dt.year(), day.dt.quarter()).alias("cohort"),
     )
 
@@ -179,21 +194,20 @@ def _paid_back(
     )
     last = money.select(pl.col(EVENT_TIME).max()).collect().item()
     ways = [CHANNEL] if CHANNEL in firsts.columns else []
-    born = firsts.select(CUSTOMER_ID, pl.col(EVENT_TIME).alias("first"), *ways).with_columns(
+    born = firsts.select(CUSTOMER_ID, pl.col(EVENT_TIME).alias("first"), "margin", *ways).with_columns(
         ((pl.lit(last) - pl.col("first")).dt.total_seconds() / 86_400).alias("seen")
     )
     rows = money.collect().join(born, on=CUSTOMER_ID)
     rows = rows.with_columns(
-        ((pl.col(EVENT_TIME) - pl.col("first")).dt.total_seconds() / 86_400).alias("age")
+        ((pl.col(EVENT_TIME) - pl.col("first")).dt.total_seconds() / 86_400).alias("age"),
+        pl.col(AMOUNT) * pl.col("margin"),
     )
     found: dict[str, float | None] = {}
     for way in (ALL, *(born[CHANNEL].drop_nulls().unique().sort() if ways else ())):
         cost = _cost(way, "first channel", value)
         if cost is not None:
             mine, who = (part if way == ALL else part.filter(pl.col(CHANNEL) == way) for part in (rows, born))
-            found[way] = _first_day(
-                mine, who["seen"].to_numpy(), cost / value.margin_rate if value.margin_rate else np.inf
-            )
+            found[way] = _first_day(mine, who["seen"].to_numpy(), cost)
     return found
 
 

@@ -17,6 +17,7 @@ from retinue.decisions.offers import BARS, CONTACTS, WITHDRAWN, Offers, drawn
 from retinue.schema import (
     ACTION,
     ACTION_CHANNEL,
+    ALLOWED,
     ALTERNATIVES,
     BINDING,
     BUDGET_CURVE,
@@ -28,16 +29,22 @@ from retinue.schema import (
     EVIDENCE,
     EXPECTED_COST,
     EXPECTED_GAIN,
+    EXPERIMENT,
     EXPLORED,
     GAIN_LOWER,
     GAIN_UPPER,
     HORIZON_DAYS,
     LIFECYCLE,
+    LIMIT_NAME,
+    LIMIT_UNIT,
+    LIMITS,
     MODEL,
     NAMED_CAUSE,
     POLICY,
+    PRICE,
     PROPENSITY,
     SEGMENT,
+    USED,
     InputError,
 )
 from retinue.segments.lifecycle import STAGES
@@ -53,51 +60,37 @@ SMALL_BASE = 5_000
 
 
 @dataclass(frozen=True)
-class Limit:
-    """One limit with what it is worth.
-
-    Attributes:
-        name: as the options have it, e.g. budget, email budget, agent hours.
-        limit: in `unit`.
-        used: in the same unit.
-        price: net value that one more unit would bring, account currency.
-        unit: account currency, contacts, hours or customers.
-    """
-
-    name: str
-    limit: float
-    used: float
-    price: float
-    unit: str
-
-
-@dataclass(frozen=True)
 class Decided:
     """The decisions with what they rest on.
 
     Attributes:
         table: the `decisions` table.
-        limits: all that was held.
+        limits: the `limits` table, all that was held.
         value: expected gain less expected cost of all actions, account currency.
         gap: how far below the best possible it may lie at most, as a share of that.
     """
 
     table: pl.DataFrame
-    limits: tuple[Limit, ...]
+    limits: pl.DataFrame
     value: float
     gap: float
 
 
 def customers_of(
-    quadrants: pl.DataFrame, forecasts: pl.DataFrame, features: pl.DataFrame, segments: pl.DataFrame
+    quadrants: pl.DataFrame,
+    forecasts: pl.DataFrame,
+    features: pl.DataFrame,
+    segments: pl.DataFrame,
+    running: pl.DataFrame,
 ) -> pl.DataFrame:
-    """What offers are made from: quadrant, forecast at the same horizon, segment and stage, contacts and consent.
+    """What offers are made from: quadrant, forecast, segment and stage, contacts and consent, running experiment.
 
     Args:
         quadrants: the decisions table so far; its rows and their order are kept.
         forecasts: at the same cutoff.
         features: at the same cutoff.
         segments: at the same cutoff.
+        running: assignments of the experiments that run at the cutoff or will.
     """
     keys = [CUSTOMER_ID, CUTOFF]
     known = [name for name in (CONTACTS, WITHDRAWN) if name in features.columns]
@@ -105,6 +98,7 @@ def customers_of(
         quadrants.join(forecasts, on=[*keys, HORIZON_DAYS], how="left", validate="1:1", maintain_order="left")
         .join(segments, on=keys, how="left", validate="1:1", maintain_order="left")
         .join(features.select(*keys, *known), on=keys, how="left", validate="1:1", maintain_order="left")
+        .join(running.select(CUSTOMER_ID, EXPERIMENT), on=CUSTOMER_ID, how="left", maintain_order="left")
     )
     return joined.with_columns(pl.col(LIFECYCLE).fill_null(STAGES[0]))
 
@@ -151,15 +145,19 @@ def decide(
         _consent(customers),
         *(customers[name] for name in (NAMED_CAUSE, EVIDENCE) if name in customers.columns),
     )
-    limits = tuple(
-        Limit(name, limit, used, price, unit)
-        for (name, unit), limit, used, price in zip(
-            names, np.abs(problem.limits), np.abs(usage), found.prices, strict=True
-        )
+    limits = pl.DataFrame(
+        {
+            LIMIT_NAME: [name for name, _ in names],
+            LIMIT_UNIT: [unit for _, unit in names],
+            ALLOWED: np.abs(problem.limits),
+            USED: np.abs(usage),
+            PRICE: found.prices,
+        },
+        schema=LIMITS.schema,
     )
     value = problem.value(choice)
     gap = max(0.0, (found.bound - found.value) / found.bound) if found.bound > 0 else 0.0
-    return Decided(DECISIONS.check(table), limits, value, gap)
+    return Decided(DECISIONS.check(table), LIMITS.check(limits), value, gap)
 
 
 def budget_curve(

@@ -114,5 +114,5 @@ def export(decisions: pl.DataFrame, folder: Path, delta: bool) -> Exported:
 
 
 def _safe(channel: str) -> str:
-    """A channel's name as part of a file's: no path, no surprise."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in channel) or "_"
+    """A channel's name as part of a file's: no path, no surprise, and no two channels alike."""
+    return "".join(sign if sign.isalnum() or sign in "-_" else f"%{ord(sign):02X}" for sign in channel) or "%"

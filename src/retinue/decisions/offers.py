@@ -19,6 +19,7 @@ from retinue.schema import (
     EXPECTED_GAIN,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
+    EXPERIMENT,
     GAIN_LOWER,
     GAIN_UPPER,
     LIFECYCLE,
@@ -44,6 +45,7 @@ class Bar(Enum):
     nothing = "nothing"
     consent = "no consent"
     holdout = "global holdout"
+    experiment = "in a running experiment: treated by its arm"
     contacts = "contact cap"
     quadrant = "other quadrant"
     stage = "other lifecycle stage"
@@ -211,6 +213,9 @@ def _barred(
     rule: dict[Bar, NDArray[np.bool_]] = {
         Bar.consent: withdrawn & action.needs_consent,
         Bar.holdout: held,
+        Bar.experiment: customers[EXPERIMENT].is_not_null().to_numpy()
+        if EXPERIMENT in customers.columns
+        else no,
         Bar.contacts: contacts + action.contacts > rules.most_contacts,
         Bar.quadrant: ~_among(customers, QUADRANT, action.quadrants),
         Bar.stage: ~_among(customers, LIFECYCLE, action.stages),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,19 @@ from retinue.schema import (
     STRATUM,
     InputError,
 )
+
+FILE = "assignments.parquet"
+
+
+def assigned_in(folder: Path) -> pl.DataFrame:
+    """The `assignments` of all experiments of a run folder."""
+    found = sorted(folder.glob(f"experiments/*/{FILE}"))
+    return ASSIGNMENTS.check(pl.concat([ASSIGNMENTS.schema.to_frame(), *map(pl.read_parquet, found)]))
+
+
+def running(assigned: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Those whose experiment has not ended, one row per customer: until then their arm says what they get."""
+    return assigned.filter(pl.col(ENDS) > at).sort(STARTS, EXPERIMENT).unique(CUSTOMER_ID, keep="first")
 
 
 def assign(
