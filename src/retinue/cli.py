@@ -298,7 +298,9 @@ def _show(command: str, run: Run, options: Options) -> None:
     elif command == "decide":
         from retinue.reporting.terminal import show_decisions
 
-        show_decisions(out, run.read("decisions"), run.read("limits"), run.read("budget_curve"), options)
+        names = ("decisions", "limits", "budget_curve", "quadrant_moves")
+        decisions, limits, curve, moves = (run.read(name) for name in names)
+        show_decisions(out, decisions, limits, curve, moves, options)
     print(f"{command}: done; everything is in {run.folder}")
     if command in ("run", "report"):
         print(f"report: {run.folder / 'report.html'}")

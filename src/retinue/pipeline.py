@@ -22,7 +22,7 @@ from retinue.decisions.decide import budget_curve, customers_of, decide
 from retinue.decisions.experiments.assign import assigned_in, running
 from retinue.decisions.kpis import Snapshot, judged_elsewhere, kpi_table, progress
 from retinue.decisions.offers import offers
-from retinue.decisions.quadrants import quadrants
+from retinue.decisions.quadrants import quadrant_moves, quadrants
 from retinue.evaluation.folds import check_origins, rolling_origins
 from retinue.evaluation.realised import evaluate, realised
 from retinue.evaluation.reconciliation import reconcile
@@ -221,6 +221,8 @@ def _decide(run: Run) -> None:
     ways = acquisition(run.store, run.cutoffs[-1], features, longest, segments, options.value)
     write_table(ways, run.table("acquisition"))
     write_table(top_buys(run.store, run.cutoffs[-1], segments), run.table("top_buys"))
+    earlier = Ledger(options.ledger_folder).before(run.cutoffs[-1], run.horizon_days)
+    write_table(quadrant_moves(earlier, longest, features, options.decisions), run.table("quadrant_moves"))
     write_table(decided.table, run.table("decisions"))
 
 
@@ -328,6 +330,7 @@ def _action_tables(run: Run) -> ActionTables:
         menu=options.actions.name,
         limits=run.read("limits"),
         curve=run.read("budget_curve"),
+        moves=run.read("quadrant_moves"),
         kpis=kpis,
         acquisition=run.read("acquisition"),
         buys=run.read("top_buys"),

@@ -62,6 +62,7 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
         "decisions.parquet",
         "limits.parquet",
         "budget_curve.parquet",
+        "quadrant_moves.parquet",
         "kpis.parquet",
         "acquisition.parquet",
         "top_buys.parquet",
@@ -173,6 +174,7 @@ def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
                 asdict(options.value),
                 [_text_of(str(path)) for path in elsewhere],
                 [hashlib.sha256(path.read_bytes()).hexdigest() for path in assigned],
+                sorted(path.name for path in options.ledger_folder.glob("*.parquet")),
             ]
         case Stage.report:
             reconciled = options.folder / "reconciled.parquet"

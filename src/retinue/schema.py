@@ -171,9 +171,13 @@ SEGMENT_PROFILES = Table(
 )
 
 # who moved where between two cutoffs
-DIMENSION = Column("dimension", pl.String, "segment or lifecycle")
-FROM_GROUP = Column("from", pl.String, "segment name or stage at the earlier cutoff, or 'not there yet'")
-TO_GROUP = Column("to", pl.String, "segment name or stage at the later cutoff, or 'no longer there'")
+DIMENSION = Column("dimension", pl.String, "segment, lifecycle or quadrant")
+FROM_GROUP = Column(
+    "from", pl.String, "segment name, stage or quadrant at the earlier cutoff, or 'not there yet'"
+)
+TO_GROUP = Column(
+    "to", pl.String, "segment name, stage or quadrant at the later cutoff, or 'no longer there'"
+)
 MIGRATION = Table("migration", (DIMENSION, FROM_GROUP, TO_GROUP, CUSTOMERS, SHARE))
 
 WHY = Column("why", pl.String, "which boundary was crossed, and by what")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.config import DecisionOptions
-from retinue.decisions import quadrant_table, quadrants
+from retinue.decisions import quadrant_moves, quadrant_table, quadrants
 from retinue.schema import FORECASTS, InputError
 
 CUTOFF = datetime(2014, 12, 31, tzinfo=UTC)
@@ -134,3 +134,43 @@ def test_row_order_changes_nothing(rows: list[tuple[float, float]], seed: int) -
     table = forecasts(rows)
     shuffled = table.sample(fraction=1.0, shuffle=True, seed=seed)
     assert quadrants(shuffled, DecisionOptions()).equals(quadrants(table, DecisionOptions()))
+
+
+def at(rows: list[tuple[float, float]], days_before: int) -> pl.DataFrame:
+    return forecasts(rows).with_columns(pl.col("cutoff") - timedelta(days=days_before))
+
+
+def test_who_crosses_a_threshold_moves_and_is_told_why() -> None:
+    """Falls silent; orders; loses value at the same risk; moves on its own side of both thresholds; is new."""
+    then = at([(0.3, 140.0), (0.9, 20.0), (0.1, 95.0), (0.2, 40.0)], 60)
+    now = at([(0.8, 30.0), (0.2, 160.0), (0.1, 80.0), (0.6, 30.0), (0.9, 90.0)], 0)
+    features = pl.DataFrame(
+        {"customer_id": [f"c{i:03d}" for i in range(5)], "days_since_last": [95.0, 12.0, 30.0, 70.0, 2.0]}
+    )
+    moved = quadrant_moves(then, now, features, MONEY)
+    assert moved.drop("dimension").rows() == [
+        ("c000", "advocate", "save", "risk 30.0 % → 80.0 %, high from 70.0 %; no order for 95 days"),
+        ("c001", "save", "advocate", "risk 90.0 % → 20.0 %, high from 70.0 %; an order since then"),
+        (
+            "c002", "advocate", "nurture",
+            "value if retained 105.56 → 88.89, high from 100.0 (then 100.0); an order since then",
+        ),
+    ]  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.99), st.floats(0, 500), st.floats(0, 0.99), st.floats(0, 500)), min_size=1
+    )
+)
+def test_exactly_those_whose_quadrant_is_another_move(rows: list[tuple[float, float, float, float]]) -> None:
+    then, now = at([row[:2] for row in rows], 90), at([row[2:] for row in rows], 0)
+    moved = quadrant_moves(then, now, now.select("customer_id"), MONEY)
+    before, after = (quadrants(table, MONEY)["quadrant"] for table in (then, now))
+    assert moved["customer_id"].to_list() == then.filter(before != after)["customer_id"].to_list()
+    assert moved["why"].str.contains("high from").all()
+
+
+def test_without_earlier_forecasts_nobody_moves() -> None:
+    now = forecasts([(0.5, 10.0)])
+    assert quadrant_moves(now.head(0), now, now.select("customer_id"), MONEY).is_empty()

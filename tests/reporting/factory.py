@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from retinue.config import DecisionOptions, ValueOptions, resolve
-from retinue.decisions import quadrants
+from retinue.decisions import quadrant_moves, quadrants
 from retinue.decisions.decide import budget_curve, customers_of, decide
 from retinue.decisions.kpis import progress
 from retinue.decisions.offers import offers
@@ -359,6 +359,12 @@ def with_actions(tables: ReportTables) -> ReportTables:
     actions = ActionTables(
         menu="retail",
         limits=decided.limits,
+        moves=quadrant_moves(
+            told.with_columns(pl.col(CUTOFF).dt.offset_by("-90d"), pl.col(P_CHURN).reverse()),
+            told,
+            tables.features,
+            rules,
+        ),
         curve=budget_curve(customers, made, menu, rules),
         kpis=figures,
         acquisition=ACQUISITION.schema.to_frame(),

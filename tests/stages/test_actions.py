@@ -61,6 +61,23 @@ def test_a_lower_budget_decides_again_and_nothing_else(
     assert pl.read_parquet(shop / "out" / "decisions.parquet")["expected_cost"].sum() <= 3 + 1e-9
 
 
+def test_a_later_cutoff_says_who_changed_quadrant(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder of its own: two cutoffs, one after the other; the first forecasts are kept in the ledger."""
+    asked = [word for word in words(shop, f"output={shop}/moving") if word != f"output={shop}/out"]
+    assert main(["decide", *(w.replace("2023-10-31", "2023-08-31") for w in asked)]) == 0
+    first = pl.read_parquet(shop / "moving" / "decisions.parquet").select("customer_id", "quadrant")
+    assert pl.read_parquet(shop / "moving" / "quadrant_moves.parquet").is_empty()
+    assert "changed quadrant" not in capsys.readouterr().out
+    assert main(["decide", *asked]) == 0
+    assert "who changed quadrant since the forecasts before" in capsys.readouterr().out
+    now = pl.read_parquet(shop / "moving" / "decisions.parquet").select("customer_id", "quadrant")
+    both = first.join(now, on="customer_id", suffix=" now").filter(
+        pl.col("quadrant") != pl.col("quadrant now")
+    )
+    moved = pl.read_parquet(shop / "moving" / "quadrant_moves.parquet")
+    assert moved["customer_id"].to_list() == both["customer_id"].sort().to_list() != []
+
+
 def test_export_writes_a_file_per_channel(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *words(shop, "budget=30")]) == 0
     assert "export: email:" in capsys.readouterr().out

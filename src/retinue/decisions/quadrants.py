@@ -13,15 +13,20 @@ from retinue.schema import (
     CUSTOMERS,
     CUTOFF,
     DECISIONS,
+    DIMENSION,
     EXPECTED_CHURNERS,
     FORECASTS,
+    FROM_GROUP,
     HORIZON_DAYS,
+    MOVES,
     P_CHURN,
     QUADRANT,
     QUADRANTS,
     SHARE,
+    TO_GROUP,
     VALUE_AT_STAKE,
     VALUE_IF_RETAINED,
+    WHY,
     InputError,
 )
 
@@ -61,12 +66,7 @@ def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame
     valued = longest.with_columns(
         pl.max_horizontal(pl.col(CLV) / survival, pl.lit(0.0)).alias(VALUE_IF_RETAINED)
     )
-    at_least = (
-        pl.col(VALUE_IF_RETAINED).quantile(options.value_quantile, "linear").over(CUTOFF)
-        if options.value_threshold is None
-        else pl.lit(options.value_threshold)
-    )
-    high_value = (pl.col(VALUE_IF_RETAINED) >= at_least) & (pl.col(VALUE_IF_RETAINED) > 0)
+    high_value = (pl.col(VALUE_IF_RETAINED) >= _high_from(options)) & (pl.col(VALUE_IF_RETAINED) > 0)
     high_risk = pl.col(P_CHURN) >= options.risk_threshold
     quadrant = (
         pl.when(high_value & high_risk).then(pl.lit(Quadrant.save.value))
@@ -78,6 +78,71 @@ def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame
         quadrant.alias(QUADRANT), (pl.col(P_CHURN) * pl.col(VALUE_IF_RETAINED)).alias(VALUE_AT_STAKE)
     )
     return DECISIONS.check(decided.select(DECISIONS.schema.names()).sort(CUSTOMER_ID, CUTOFF))
+
+
+def _high_from(options: DecisionOptions) -> pl.Expr:
+    if options.value_threshold is not None:
+        return pl.lit(options.value_threshold)
+    return pl.col(VALUE_IF_RETAINED).quantile(options.value_quantile, "linear").over(CUTOFF)
+
+
+def quadrant_moves(
+    then: pl.DataFrame, now: pl.DataFrame, features: pl.DataFrame, options: DecisionOptions
+) -> pl.DataFrame:
+    """The `moves` table of those whose quadrant is another than at an earlier cutoff: which threshold was crossed, and why.
+
+    Args:
+        then: forecasts at the earlier cutoff.
+        now: forecasts at the later one.
+        features: at the later one; days_since_last tells who has ordered since.
+        options: the thresholds; a quantile of value is another amount at each cutoff.
+    """
+    if then.is_empty() or now.is_empty():
+        return MOVES.schema.to_frame()
+    sides = []
+    for forecasts in (then, now):
+        made = quadrants(forecasts, options)
+        risks = _longest(forecasts).select(CUSTOMER_ID, P_CHURN)
+        sides.append(made.with_columns(_high_from(options).alias("from")).join(risks, on=CUSTOMER_ID))
+    both = sides[0].join(sides[1], on=CUSTOMER_ID, suffix=" now")
+    both = both.filter(pl.col(QUADRANT) != pl.col(f"{QUADRANT} now"))
+    days = (now[CUTOFF][0] - then[CUTOFF][0]).total_seconds() / 86_400
+    known = "days_since_last" in features.columns
+    silent = features.select(
+        CUSTOMER_ID, pl.col("days_since_last") if known else pl.lit(None, pl.Float64).alias("days_since_last")
+    )
+    both = both.join(silent, on=CUSTOMER_ID, how="left")
+    risk, was_risk = pl.col(f"{P_CHURN} now"), pl.col(P_CHURN)
+    at_risk = options.risk_threshold
+    value, was_value = pl.col(f"{VALUE_IF_RETAINED} now"), pl.col(VALUE_IF_RETAINED)
+    crossed_risk = (risk >= at_risk) != (was_risk >= at_risk)
+    valued = [Quadrant.save.value, Quadrant.advocate.value]
+    crossed_value = pl.col(QUADRANT).is_in(valued) != pl.col(f"{QUADRANT} now").is_in(valued)
+    money = [one.round(2) for one in (was_value, value, pl.col("from now"), pl.col("from"))]
+    clauses = [
+        pl.when(crossed_risk).then(
+            pl.format(
+                "risk {} % → {} %, high from {} %",
+                (was_risk * 100).round(1),
+                (risk * 100).round(1),
+                pl.lit(at_risk * 100).round(1),
+            )
+        ),
+        pl.when(crossed_value).then(pl.format("value if retained {} → {}, high from {} (then {})", *money)),
+        pl.when(pl.col("days_since_last") < days)
+        .then(pl.lit("an order since then"))
+        .when(pl.col("days_since_last").is_not_null())
+        .then(pl.format("no order for {} days", pl.col("days_since_last").round(0).cast(pl.Int64))),
+    ]
+    return MOVES.check(
+        both.select(
+            CUSTOMER_ID,
+            pl.lit("quadrant").alias(DIMENSION),
+            pl.col(QUADRANT).alias(FROM_GROUP),
+            pl.col(f"{QUADRANT} now").alias(TO_GROUP),
+            pl.concat_str(clauses, separator="; ", ignore_nulls=True).alias(WHY),
+        ).sort(CUSTOMER_ID)
+    )
 
 
 def _longest(forecasts: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from retinue.schema import (
     LEDGER,
     LEDGER_SEGMENT,
     MATURED,
+    NEXT_ORDER_DAYS,
     OBSERVATION_END,
     REALISED_ORDERS,
     REALISED_SPEND,
@@ -78,6 +80,23 @@ class Ledger:
         if not files:
             return pl.DataFrame(schema=LEDGER.schema)
         return LEDGER.check(pl.concat([pl.read_parquet(path) for path in files]).sort(SEQUENCE, RUN, *KEYS))
+
+    def before(self, cutoff: datetime, horizon_days: int) -> pl.DataFrame:
+        """The last `forecasts` kept at the last cutoff before this one, of the same horizon; empty without any."""
+        files = self.runs()
+        if not files:
+            return FORECASTS.schema.to_frame()
+        kept = pl.scan_parquet(files).filter(pl.col(HORIZON_DAYS) == horizon_days)
+        times = kept.select(pl.col(CUTOFF).unique().sort()).collect()[CUTOFF].to_list()
+        earlier = times[: bisect_left(times, cutoff)]
+        if not earlier:
+            return FORECASTS.schema.to_frame()
+        last = kept.filter(pl.col(CUTOFF) == earlier[-1]).sort(SEQUENCE, RUN, CUSTOMER_ID)
+        # a ledger keeps no days to the next order, as nothing is held against them
+        told = last.unique(KEYS, keep="last").with_columns(
+            pl.lit(None, NEXT_ORDER_DAYS.dtype).alias(NEXT_ORDER_DAYS)
+        )
+        return FORECASTS.check(told.select(FORECASTS.schema.names()).sort(KEYS).collect())
 
     def profiles(self, run: str) -> pl.DataFrame:
         """How the features of a run were spread, by cutoff."""

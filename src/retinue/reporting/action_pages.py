@@ -12,6 +12,7 @@ from retinue.reporting.budget import (
     assumed_words,
     curve_grid,
     limits_grid,
+    moved_grid,
     untreated_grid,
     words,
 )
@@ -59,7 +60,7 @@ def action_sections(tables: ReportTables, money: Money) -> list[Section]:
     if actions is None or ACTION not in tables.decisions.columns or not tables.decisions.height:
         return []
     made = [
-        save_list(tables, money),
+        save_list(tables, actions, money),
         budget(tables, actions, money),
         playbook_section(tables, actions, money),
         experiment_section(actions, money),
@@ -68,14 +69,14 @@ def action_sections(tables: ReportTables, money: Money) -> list[Section]:
     return [section for section in made if section is not None]
 
 
-def save_list(tables: ReportTables, money: Money) -> Section:
+def save_list(tables: ReportTables, actions: ActionTables, money: Money) -> Section:
     """Who to save first: value at stake, why, what to do, cost and expected gain."""
-    rows = tables.decisions.join(
+    known = tables.decisions.join(
         _longest(tables).select(CUSTOMER_ID, P_CHURN), on=CUSTOMER_ID, how="left"
     ).sort(VALUE_AT_STAKE, CUSTOMER_ID, descending=[True, False])
-    given = rows.filter(pl.col(ACTION) != NOTHING).head(MOST_SAVED)
+    given = known.filter(pl.col(ACTION) != NOTHING).head(MOST_SAVED)
     absent = [
-        pl.lit(None, pl.String).alias(name) for name in (NAMED_CAUSE, EVIDENCE) if name not in rows.columns
+        pl.lit(None, pl.String).alias(name) for name in (NAMED_CAUSE, EVIDENCE) if name not in known.columns
     ]
     wanted = (
         CUSTOMER_ID,
@@ -109,7 +110,20 @@ def save_list(tables: ReportTables, money: Money) -> Section:
     )
     if not told:
         card = Card("", None, ("No action of the menu pays for anybody under these limits.",))
-    return Section("save-list", "Save list", lead, ((card,),))
+    rows: list[tuple[Card, ...]] = [(card,)]
+    if actions.moves.height:
+        note = "Whoever acts or falls silent crosses a threshold; the reason of one customer stands for each move."
+        rows.append(
+            (
+                Card(
+                    "Who changed quadrant since the forecasts before",
+                    moved_grid(actions.moves),
+                    (note,),
+                    "folds",
+                ),
+            )
+        )
+    return Section("save-list", "Save list", lead, tuple(rows))
 
 
 def _longest(tables: ReportTables) -> pl.DataFrame:

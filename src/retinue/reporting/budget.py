@@ -14,9 +14,11 @@ from retinue.schema import (
     BINDING,
     BUDGET,
     CONTACTED,
+    CUSTOMER_ID,
     EFFECT_SOURCE,
     EXPECTED_COST,
     EXPECTED_GAIN,
+    FROM_GROUP,
     GAIN_LOWER,
     GAIN_UPPER,
     LIMIT_NAME,
@@ -26,7 +28,9 @@ from retinue.schema import (
     NET_UPPER,
     NEXT_UNIT,
     PRICE,
+    TO_GROUP,
     USED,
+    WHY,
 )
 
 THOUSAND = 1_000
@@ -76,6 +80,19 @@ def untreated_grid(decisions: pl.DataFrame) -> Grid:
     rows = none.group_by(BINDING).len().sort("len", BINDING, descending=[True, False])
     told = tuple((words(why), count(n), share(n / decisions.height)) for why, n in rows.iter_rows())
     return Grid(("Why no action", "Customers", "Share of all"), told)
+
+
+def moved_grid(moves: pl.DataFrame) -> Grid:
+    """From which quadrant to which, how many, and the reason of one of them."""
+    rows = (
+        moves.group_by(FROM_GROUP, TO_GROUP)
+        .agg(pl.len(), pl.col(CUSTOMER_ID, WHY).sort_by(CUSTOMER_ID).first())
+        .sort("len", FROM_GROUP, TO_GROUP, descending=[True, False, False])
+    )
+    told = tuple(
+        (words(was), words(now), f"{who}: {why}", count(n)) for was, now, n, who, why in rows.iter_rows()
+    )
+    return Grid(("From", "To", "One of them", "Customers"), told, text_columns=3)
 
 
 def limits_grid(limits: pl.DataFrame, money: Money) -> Grid:

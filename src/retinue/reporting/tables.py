@@ -53,6 +53,7 @@ class ActionTables:
         menu: name of the menu.
         limits: what held the actions back, and what more of it would bring.
         curve: what each budget would bring.
+        moves: who changed quadrant since the forecasts before, and why.
         kpis: key figures.
         acquisition: life value by way of coming.
         buys: what each segment buys most.
@@ -67,6 +68,7 @@ class ActionTables:
     menu: str
     limits: pl.DataFrame
     curve: pl.DataFrame
+    moves: pl.DataFrame
     kpis: pl.DataFrame
     acquisition: pl.DataFrame
     buys: pl.DataFrame

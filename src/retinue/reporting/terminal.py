@@ -15,7 +15,14 @@ from retinue.evaluation.reconciliation import windows
 from retinue.forecasting.backtest import Backtest
 from retinue.forecasting.ledger import Reckoning
 from retinue.reporting.backtest_page import lead, leading_grid, versus_grid
-from retinue.reporting.budget import actions_grid, assumed_words, curve_grid, limits_grid, untreated_grid
+from retinue.reporting.budget import (
+    actions_grid,
+    assumed_words,
+    curve_grid,
+    limits_grid,
+    moved_grid,
+    untreated_grid,
+)
 from retinue.reporting.figures import Grid
 from retinue.reporting.ledger_page import verdict_words
 from retinue.reporting.words import NONE, Money, count, day, number, share
@@ -85,9 +92,14 @@ def _print(out: Console, grid: Grid) -> None:
 
 
 def show_decisions(
-    out: Console, decisions: pl.DataFrame, limits: pl.DataFrame, curve: pl.DataFrame, options: Options
+    out: Console,
+    decisions: pl.DataFrame,
+    limits: pl.DataFrame,
+    curve: pl.DataFrame,
+    moves: pl.DataFrame,
+    options: Options,
 ) -> None:
-    """What each action does, why the others get none, what the limits are worth, and what other budgets would bring."""
+    """What each action does, why the others get none, what limits and other budgets are worth, and who moved since last."""
     money = Money(options.data.currency)
     _print(out, actions_grid(decisions, money))
     out.print()
@@ -97,6 +109,9 @@ def show_decisions(
         _print(out, limits_grid(limits, money))
     out.print("\nwhat other budgets would bring", highlight=False)
     _print(out, curve_grid(curve, money))
+    if moves.height:
+        out.print("\nwho changed quadrant since the forecasts before", highlight=False)
+        _print(out, moved_grid(moves))
     if warning := assumed_words(decisions, options.actions.name):
         out.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
 
