@@ -22,6 +22,8 @@ from retinue.schema import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import polars as pl
+
     from retinue.config import Options
     from retinue.decisions.exports import Exported
     from retinue.forecasting.scoring import Scored
@@ -184,6 +186,8 @@ def _show_scored(run: Run, done: Scored) -> None:
         f"forecast: {len(done.written)} shards written, {len(done.kept)} stood already, {len(done.elsewhere)} in the hands "
         f"of another process; they are in {run.folder / 'forecasts'}"
     )
+    if done.totals is not None:
+        _show_totals(Console(), done.totals)
 
 
 def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:
@@ -343,22 +347,14 @@ def _plain_table(out: Console, run: Run, name: str, columns: Sequence[str]) -> N
 
 
 def _headline(out: Console, run: Run) -> None:
-    import polars as pl
+    from retinue.forecasting.scoring import totals
 
-    from retinue.schema import CLV, CUSTOMER_ID, CUTOFF, EXPECTED_ORDERS, HORIZON_DAYS, MODEL, P_CHURN
+    _show_totals(out, totals([run.read("forecasts")]))
 
-    lines = (
-        run.read("forecasts")
-        .group_by(CUTOFF, HORIZON_DAYS, MODEL)
-        .agg(
-            pl.col(CUSTOMER_ID).count().alias("customers"),
-            pl.col(P_CHURN).sum().alias("expected churners"),
-            pl.col(EXPECTED_ORDERS).sum().alias("expected orders"),
-            pl.col(CLV).sum().alias("clv"),
-        )
-        .sort(CUTOFF, HORIZON_DAYS)
-    )
-    table = Table(*lines.columns, box=None, pad_edge=False, header_style="bold")
+
+def _show_totals(out: Console, lines: pl.DataFrame) -> None:
+    names = [name.replace("_", " ") for name in lines.columns]
+    table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for row in lines.iter_rows():
         table.add_row(
             f"{row[0]:%Y-%m-%d}", *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:])

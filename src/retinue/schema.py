@@ -387,6 +387,10 @@ USED = Column("used", pl.Float64, "in its unit")
 PRICE = Column("price", pl.Float64, "account currency that one more unit would bring")
 LIMITS = Table("limits", (LIMIT_NAME, LIMIT_UNIT, ALLOWED, USED, PRICE))
 EXPECTED_CHURNERS = Column("expected_churners", pl.Float64, "customers: sum of p_churn")
+FORECASTS_SUMMARY = Table(
+    "forecasts_summary",
+    (CUTOFF, HORIZON_DAYS, MODEL, CUSTOMERS, EXPECTED_CHURNERS, EXPECTED_ORDERS, EXPECTED_SPEND, CLV),
+)
 QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))
 
 # key figures

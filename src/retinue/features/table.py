@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +16,7 @@ from retinue.features.query import available_at, features_at
 from retinue.schema import CUSTOMER_ID, CUTOFF
 
 ROWS_AT_ONCE = 500_000
+ROWS_PER_GROUP = 20_000  # a range of customers reads no more of a shard than it needs
 Collect = Callable[[pl.LazyFrame], pl.DataFrame]
 
 
@@ -50,7 +50,9 @@ def build(
         wholes = {moment: whole_at(store, moment, collect) for moment in sorted(set(cutoffs))}
         for shard in range(store.manifest.shards):
             rows = _of_shard(store, shard, wholes, features, collect)
-            rows.write_parquet(parts / f"{shard:05d}.parquet", compression="lz4")
+            rows.write_parquet(
+                parts / f"{shard:05d}.parquet", compression="lz4", row_group_size=ROWS_PER_GROUP
+            )
             if report is not None:
                 report(shard + 1, store.manifest.shards)
         with written_whole(path) as unfinished:
@@ -99,19 +101,22 @@ def whole_at(store: Store, cutoff: datetime, collect: Collect = pl.LazyFrame.col
 
 
 def _merge(shards: list[Path], folder: Path, path: Path) -> None:
-    """Sorts what may be larger than memory: ranges of customers, each sorted, then written one after another."""
-    ids = pl.concat([pl.read_parquet(shard, columns=[str(CUSTOMER_ID)]) for shard in shards])[
-        CUSTOMER_ID
-    ].sort()
-    starts = [ids[i] for i in range(0, len(ids), ROWS_AT_ONCE)] or [""]
-    edges: list[str | None] = [*sorted(set(starts)), None]
-    rows = pl.scan_parquet(shards)
+    """Sorts what may be larger than memory: ranges of customers, each sorted, then written one after another.
+
+    Every shard is sorted already, so that a range is a run of its rows, and no row is read twice.
+    """
+    ids = [pl.read_parquet(shard, columns=[str(CUSTOMER_ID)])[CUSTOMER_ID] for shard in shards]
+    ordered = pl.concat(ids).sort()
+    starts = sorted({ordered[i] for i in range(0, len(ordered), ROWS_AT_ONCE)})
+    del ordered
+    places = [[one.search_sorted(start, side="left") for start in starts] + [len(one)] for one in ids]
     sorted_ranges = []
-    for i, (low, high) in enumerate(pairwise(edges)):
-        inside = pl.col(CUSTOMER_ID) >= low
-        if high is not None:
-            inside &= pl.col(CUSTOMER_ID) < high
+    for i in range(len(starts)):
+        runs = [
+            pl.scan_parquet(shard).slice(place[i], place[i + 1] - place[i])
+            for shard, place in zip(shards, places, strict=True)
+        ]
         part = folder / f"range-{i:05d}.parquet"
-        rows.filter(inside).collect().sort(CUSTOMER_ID, CUTOFF).write_parquet(part, compression="lz4")
+        pl.concat(runs).collect().sort(CUSTOMER_ID, CUTOFF).write_parquet(part, compression="lz4")
         sorted_ranges.append(part)
-    pl.scan_parquet(sorted_ranges).sink_parquet(path, compression="zstd", maintain_order=True)
+    pl.scan_parquet(sorted_ranges or shards).sink_parquet(path, compression="zstd", maintain_order=True)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -30,7 +30,22 @@ from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.table import buyers_of, forecasts_table
 from retinue.pretraining.reading import Reading
-from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, InputError
+from retinue.schema import (
+    CLV,
+    CUSTOMER,
+    CUSTOMERS,
+    CUTOFF,
+    EVENT_TYPE,
+    EXPECTED_CHURNERS,
+    EXPECTED_ORDERS,
+    EXPECTED_SPEND,
+    FORECASTS_SUMMARY,
+    HORIZON_DAYS,
+    MODEL,
+    ORDER,
+    P_CHURN,
+    InputError,
+)
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
@@ -58,11 +73,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a process's shards: written, kept as they stood, or in the hands of another process."""
+    """What became of a process's shards: written, kept as they stood, or in the hands of another process.
+
+    `totals` is the `forecasts_summary` of the base, None while other processes are at work on some of it.
+    """
 
     written: tuple[int, ...]
     kept: tuple[int, ...]
     elsewhere: tuple[int, ...]
+    totals: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,8 @@ def score(
 ) -> Scored:
     """Writes `forecasts/shard=…/part.parquet` for every shard of this process, each whole or not at all.
 
+    Whoever ends last writes `forecasts_summary.parquet`, the totals.
+
     A shard that stands from the same checkpoint, events, options and mark is kept, so that a run which was
     killed goes on where it stopped. Which process scores a shard changes nothing in it.
 
@@ -194,7 +215,12 @@ def score(
         if report is not None:
             report(f"scoring shard {shard + 1} of {shards}", done / len(mine))
         found[_score_one(scoring, out, shard, key)].append(shard)
-    return Scored(*(tuple(found[name]) for name in ("written", "kept", "elsewhere")))
+    whole = None
+    if all(_stands(out, shard, key) for shard in range(shards)):
+        whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
+        write_table(whole, out / f"{FORECASTS_SUMMARY.name}.parquet")
+    written, kept, elsewhere = (tuple(found[name]) for name in ("written", "kept", "elsewhere"))
+    return Scored(written, kept, elsewhere, whole)
 
 
 def part_path(out: Path, shard: int) -> Path:
@@ -207,12 +233,24 @@ def read_forecasts(out: Path) -> pl.LazyFrame:
     return pl.scan_parquet(sorted((out / FOLDER).glob("shard=*/part.parquet")), hive_partitioning=False)
 
 
+def totals(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The `forecasts_summary` table: sums over the base by cutoff and horizon, one part in memory at a time."""
+    keys = [CUTOFF, HORIZON_DAYS, MODEL]
+    sums = [
+        pl.len().cast(pl.Int64).alias(CUSTOMERS),
+        pl.col(P_CHURN).sum().alias(EXPECTED_CHURNERS),
+        pl.col(EXPECTED_ORDERS, EXPECTED_SPEND, CLV).sum(),
+    ]
+    added = pl.concat(part.group_by(keys).agg(sums) for part in parts).group_by(keys).agg(pl.all().sum())
+    return FORECASTS_SUMMARY.check(added.select(FORECASTS_SUMMARY.schema.names()).sort(keys))
+
+
 def _score_one(scoring: Scoring, out: Path, shard: int, key: str) -> str:
     path, stamp = part_path(out, shard), _stamp_path(out, shard)
     with _alone(stamp.with_suffix(".lock")) as free:
         if not free:
             return "elsewhere"
-        if stamp.is_file() and path.is_file() and stamp.read_text(encoding="utf-8") == _stamp(key, path):
+        if _stands(out, shard, key):
             return "kept"
         stamp.unlink(missing_ok=True)
         write_table(scoring.shard(shard), path)
@@ -236,6 +274,11 @@ def _key(scoring: Scoring, mark: str) -> str:
 
 def _stamp(key: str, path: Path) -> str:
     return json.dumps({"key": key, "bytes": path.stat().st_size})
+
+
+def _stands(out: Path, shard: int, key: str) -> bool:
+    path, stamp = part_path(out, shard), _stamp_path(out, shard)
+    return stamp.is_file() and path.is_file() and stamp.read_text(encoding="utf-8") == _stamp(key, path)
 
 
 def _stamp_path(out: Path, shard: int) -> Path:

@@ -1,0 +1,140 @@
+"""A base larger than memory, stage by stage: rows, seconds, rows per second and peak memory, each stage in its own process.
+
+python scripts/bench_larger.py 1_000_000 10_000_000 100_000_000 [--folder FOLDER] [--shard 2_000_000]
+
+Simulated orders (Pareto/NBD, about ten a customer in two years), prepared, turned into features, and forecast with the base
+model that comes with retinue; the totals stand at the end. Shards have the same size whatever the size of the base, and so
+should the memory. What a killed run has finished is kept if the folder is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+from bench_stages import machine  # type: ignore[import-not-found]
+
+CUSTOMERS_AT_ONCE = 250_000
+ORDERS_EACH = 10.0
+STAGES = ("prepare", "tokens", "features", "forecast")
+
+
+def write_orders(folder: Path, orders: int) -> None:
+    """One Parquet file per quarter of a million customers, each a world of its own seed."""
+    from retinue.worlds.kinds import Kind, spec_of  # noqa: PLC0415
+    from retinue.worlds.spec import Spread  # noqa: PLC0415
+    from retinue.worlds.world import simulate  # noqa: PLC0415
+
+    base = spec_of(Kind.pareto_nbd)
+    often = Spread(2.0 * base.customers.rate.mean, base.customers.rate.cv)
+    spec = replace(base, customers=replace(base.customers, rate=often), horizons_days=(90,))
+    folder.mkdir(parents=True, exist_ok=True)
+    customers = max(int(orders / ORDERS_EACH), 1)
+    for part, begin in enumerate(range(0, customers, CUSTOMERS_AT_ONCE)):
+        path = folder / f"orders-{part:05d}.parquet"
+        if path.is_file():
+            continue
+        events = simulate(spec, min(CUSTOMERS_AT_ONCE, customers - begin), part).events
+        told = events.select(
+            pl.format("{}-{}", pl.lit(part), "customer_id").alias("customer_id"), "event_time", "amount"
+        )
+        told.write_parquet(path.with_suffix(".unfinished"), compression="zstd")
+        os.replace(path.with_suffix(".unfinished"), path)
+
+
+def words(folder: Path, shard: int) -> list[str]:
+    """What every stage is told."""
+    return [
+        f"data.path={folder}/orders", "data.time_zone=UTC", f"output={folder}/out", "cutoff=2023-10-02", "horizon_days=90",
+        f"shards={shard}", "segments.compare_days=0", "checkpoint=checkpoints/base",
+    ]  # fmt: skip
+
+
+def stage(name: str, folder: Path, shards: int) -> None:
+    """One stage, in a process of its own, so that its peak memory is its own; prints seconds and GiB."""
+    from retinue.config import resolve  # noqa: PLC0415
+    from retinue.events.prepare import prepare  # noqa: PLC0415
+    from retinue.events.store import Store  # noqa: PLC0415
+    from retinue.events.timeline import instant  # noqa: PLC0415
+    from retinue.features.table import build  # noqa: PLC0415
+    from retinue.forecasting.base_model import load_base_model  # noqa: PLC0415
+    from retinue.forecasting.scoring import Scoring, score  # noqa: PLC0415
+    from retinue.sequences.tokens import TokenStore, write_tokens  # noqa: PLC0415
+
+    options = resolve(words(folder, shards))
+    out = folder / "out"
+    start = time.perf_counter()
+    if name == "prepare":
+        prepare(options.data, out / "events", shards)
+    else:
+        store = Store.open(out / "events")
+        cutoffs = [instant(text, store.local_zone) for text in options.cutoffs]
+        if name == "tokens":
+            write_tokens(store, out / "tokens")
+        elif name == "features":
+            build(store, cutoffs, out / "features.parquet")
+        else:
+            rung = load_base_model(Path(str(options.checkpoint)))
+            scoring = Scoring(
+                rung, store, TokenStore.open(out / "tokens"), cutoffs, options.horizons, options.value
+            )
+            done = score(scoring, out)
+            assert done.totals is not None
+            print(done.totals.write_json(), file=sys.stderr)
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.1f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}")
+
+
+def one_size(folder: Path, orders: int, per_shard: int) -> None:
+    """A line per stage."""
+    began = time.perf_counter()
+    write_orders(folder / "orders", orders)
+    made = pl.scan_parquet(folder / "orders" / "*.parquet").select(pl.len()).collect().item()
+    gigabytes = sum(path.stat().st_size for path in (folder / "orders").iterdir()) / 1e9
+    shards = max(1, round(orders / per_shard))
+    print(
+        f"{made:>13,} orders of {int(orders / ORDERS_EACH):,} customers, {shards} shards, {gigabytes:.2f} GB of Parquet, made in "
+        f"{time.perf_counter() - began:.0f} s",
+        flush=True,
+    )
+    for name in STAGES:
+        done = folder / f"{name}.done"
+        if not done.is_file():
+            command = [sys.executable, __file__, "--stage", name, str(folder), str(shards)]
+            ran = subprocess.run(command, check=True, capture_output=True, text=True)
+            if name == "forecast":
+                (folder / "totals.json").write_text(ran.stderr)
+            done.write_text(ran.stdout)
+        seconds, peak = map(float, done.read_text().split())
+        print(f"{name:>13} {seconds:>9.1f} s {made / seconds:>12,.0f} rows/s {peak:>7.2f} GiB", flush=True)
+    print(f"{'totals':>13} {(folder / 'totals.json').read_text().strip().splitlines()[-1]}", flush=True)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--stage"]:
+        stage(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        return
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("orders", nargs="*", type=lambda text: int(text.replace("_", "")), default=[1_000_000])
+    asked.add_argument("--shard", type=int, default=2_000_000, help="orders per shard")
+    asked.add_argument("--folder", help="keeps what is made; 20 GB for 100 M orders")
+    given = asked.parse_args()
+    print(machine(), flush=True)
+    for orders in given.orders:
+        folder = Path(given.folder or tempfile.mkdtemp()) / f"{orders}"
+        one_size(folder, orders, given.shard)
+        if given.folder is None:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
