@@ -18,7 +18,7 @@ import polars as pl
 from torch import Tensor
 
 from retinue.config import ValueOptions
-from retinue.events.store import Store, write_table, write_text
+from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
 from retinue.features.catalogue import Feature
 from retinue.features.frames import Whole
@@ -30,7 +30,7 @@ from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.table import buyers_of, forecasts_table
 from retinue.pretraining.reading import Reading
-from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, InputError
+from retinue.schema import CUSTOMER, InputError
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
@@ -155,11 +155,7 @@ class Scoring:
         if rung.trained.network.readout.context is None:
             return None
         shards = range(self.store.manifest.shards)
-        ordered = pl.col(EVENT_TYPE) == ORDER
-        codes = [
-            history(self.store.scan(s), cutoff).filter(ordered).select(pl.col(CUSTOMER).unique()).collect()
-            for s in shards
-        ]
+        codes = [buyer_codes(history(self.store.scan(s), cutoff)).collect() for s in shards]
         who = np.sort(np.concatenate([c[CUSTOMER].to_numpy() for c in codes]))[:CONTEXT_CUSTOMERS]
         if not len(who):
             return None
