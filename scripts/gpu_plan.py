@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from tests.parity.gates import blind_to, forgotten, verdicts  # noqa: E402
+from tests.parity.gates import blind_to, forgotten, summary, verdicts  # noqa: E402
 
 
 def main() -> int:
@@ -27,10 +27,7 @@ def main() -> int:
         print(f"FAULT: {fault.name} {fault.fault}")
     for name in missing:
         print(f"FAULT: {name} is not among the queries")
-    print(f"{sum(not v.untranslated for v in found)} of {len(found)} queries translate to cuDF,")
-    print(f"{sum(not v.untranslated and not v.unstreamed for v in found)} of them stream over partitions,")
-    print(f"{sum(v.reason is not None for v in found)} may need one partition")
-    print(f"({time.perf_counter() - started:.1f} s).")
+    print(f"{summary(found)} ({time.perf_counter() - started:.1f} s).")
     return int(bool(faults or missing))
 
 

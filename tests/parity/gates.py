@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,16 @@ def judged(named: Iterator[Named], may_need_one: Mapping[str, str]) -> Iterator[
     for name, query in named:
         errors = translation_errors(query)
         yield Verdict(name, errors, [] if errors else streaming_errors(query), may_need_one.get(name))
+
+
+def summary(found: Sequence[Verdict]) -> str:
+    """How many of the queries pass which gate."""
+    translate = [verdict for verdict in found if not verdict.untranslated]
+    stream = [verdict for verdict in translate if not verdict.unstreamed]
+    return (
+        f"{len(translate)} of {len(found)} queries translate to cuDF, {len(stream)} of them stream over partitions, "
+        f"{sum(verdict.reason is not None for verdict in found)} may need one partition"
+    )
 
 
 def forgotten(names: set[str]) -> list[str]:

@@ -47,10 +47,10 @@ Named = tuple[str, pl.LazyFrame]
 
 # Queries that translate but need all rows at once, and why that is no harm; one that streams must leave the list.
 ONE_PARTITION = {
-    "events.orders.summed": "an order's labels are those of its largest line, which is the first of its rows in order; "
-    "asked of one shard at a time, which fits in memory, and on the CPU, where input is read",
-    "evaluation.folds.ScrambledStore.scan": "turns the later events' columns upside down, in a check of the backtest "
-    "that reads one base once",
+    "events.orders.summed": "an order's labels are those of the first of its sorted lines; of one shard, which fits in "
+    "memory, on the CPU, where input is read and the form that streams takes about half as long again",
+    "evaluation.folds.ScrambledStore.scan": "turns the columns of later events upside down; a check of the backtest, "
+    "which real forecasts never read",
 }
 
 

@@ -8,8 +8,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from retinue.features import CATALOGUE, Family, features_at
+from scripts import gpu_plan
 from tests.features.histories import CUTOFF, ZONE, history, table
-from tests.parity.gates import Verdict, blind_to, forgotten, judged, verdicts
+from tests.parity import gates
+from tests.parity.gates import Verdict, forgotten, judged, verdicts
 from tests.parity.queries import (
     ONE_PARTITION,
     events,
@@ -77,9 +79,29 @@ def test_a_listed_query_that_streams_is_a_fault_as_is_an_unlisted_one_that_does_
     assert "unknown" in Verdict("a", ["unknown"], [], "small").fault
 
 
+def test_a_gate_that_lets_all_through_is_blind_and_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for gate in ("translation_errors", "streaming_errors"):
+        monkeypatch.setattr(gates, gate, lambda query: [])
+    assert gates.blind_to() == ["a list operation", *unstreamable()]
+    assert gpu_plan.main() == 1
+    assert "blind" in capsys.readouterr().out
+
+
+def test_a_fault_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_plan, "blind_to", list)
+    monkeypatch.setattr(gates, "translation_errors", lambda query: [])
+    monkeypatch.setattr(gates, "streaming_errors", lambda query: [])
+    assert gpu_plan.main() == 1  # the list is stale where everything streams
+    assert capsys.readouterr().out.count("FAULT") == len(ONE_PARTITION)
+
+
 @needs_cudf
 def test_the_gates_see() -> None:
-    assert blind_to() == []
+    assert gates.blind_to() == []
     assert streaming_errors(
         events().head(ROWS_PER_PARTITION).collect().lazy()
     )  # one partition proves nothing

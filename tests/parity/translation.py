@@ -14,6 +14,7 @@ import polars as pl
 ROWS_PER_PARTITION = 1_000
 STREAMING = {
     "min_device_size": 80_000_000_000,  # else the device is asked, and there is none
+    "dynamic_planning": {},  # as by default; without it all that follows a group_by counts as one partition
     "fallback_mode": "raise",
     "max_rows_per_partition": ROWS_PER_PARTITION,
 }
