@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(RUN) mypy
 
-# Proves without a GPU that every feature query runs on one; the environment is its own, since cuDF weighs 4.4 GB.
+# Proves without a GPU that every query runs on one, and on several; the environment is its own, since cuDF weighs 4.4 GB.
 gpu-plan: .venv-gpu/.installed
 	.venv-gpu/bin/python scripts/gpu_plan.py
 

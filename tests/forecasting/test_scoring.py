@@ -84,8 +84,17 @@ def test_two_processes_share_the_shards_and_write_what_one_writes(
 ) -> None:
     job = scoring_of(base, gru[1])
     score(job, tmp_path / "one")
-    assert score(job, tmp_path / "two", Share(1, 2)).written == (1,)
-    assert score(job, tmp_path / "two", Share(0, 2)).written == (0, 2)
+    first = score(job, tmp_path / "two", Share(1, 2))
+    assert first.written == (1,)
+    assert first.totals is None
+    last = score(job, tmp_path / "two", Share(0, 2))
+    assert last.written == (0, 2)
+    assert last.totals is not None
+    rows = scoring.read_forecasts(tmp_path / "two").collect()
+    of_one = rows.filter(pl.col("horizon_days") == rows["horizon_days"].min())
+    assert last.totals["customers"][0] == of_one.height
+    assert last.totals["clv"][0] == pytest.approx(of_one["clv"].sum())
+    assert pl.read_parquet(tmp_path / "two" / "forecasts_summary.parquet").equals(last.totals)
     assert_frame_equal(whole(tmp_path / "one"), whole(tmp_path / "two"))
 
 

@@ -73,7 +73,7 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     kept, kept_repeats = _without_duplicates(rows, grouping)
     is_money = pl.col(EVENT_TYPE).is_in([ORDER, REFUND])
     others = kept.filter(~is_money)
-    orders, cancellations = _tied(_orders(kept.filter(is_money), grouping))
+    orders, cancellations = _tied(summed(kept.lazy().filter(is_money), grouping).collect())
     events = pl.concat([orders, others], how="diagonal")
     missing = [
         pl.lit(None, dtype=column.dtype).alias(column)
@@ -107,18 +107,18 @@ def _without_duplicates(rows: pl.DataFrame, grouping: Grouping) -> tuple[pl.Data
     return pl.concat([rows.filter(~repeats), once, doubtful]), doubtful.height
 
 
-def _orders(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
+def summed(rows: pl.LazyFrame, grouping: Grouping) -> pl.LazyFrame:
     """One row per order, and per refund: by order id, else by customer and second; dates share one, so a day is one."""
     time = pl.col(EVENT_TIME)
     day = time.dt.convert_time_zone(grouping.local_zone).dt.date().cast(pl.Int64)
     bucket = time.dt.epoch("us") // 1_000_000
     keys: list[str] = [CUSTOMER, EVENT_TYPE, _BUCKET]
-    if ORDER_ID in rows.columns:
+    has = set(rows.collect_schema().names())
+    if ORDER_ID in has:
         # an order is its id; refunds of one order on different days stay apart
         by_id = pl.when(pl.col(EVENT_TYPE) == REFUND).then(day)
         bucket = pl.when(pl.col(ORDER_ID).is_null()).then(bucket).otherwise(by_id)
         keys.append(ORDER_ID)
-    has = set(rows.columns)
     weight = [pl.col(AMOUNT).abs()] if AMOUNT in has else []
     names: list[str] = [c for c in LABELS if c in has]
     rows = rows.with_columns(bucket.alias(_BUCKET))
@@ -131,7 +131,8 @@ def _orders(rows: pl.DataFrame, grouping: Grouping) -> pl.DataFrame:
     every += [pl.col(c).mean() for c in _MEANS if c in has]
     every += [pl.col(c).first() for c in names]
     if LINES in grouping.columns:
-        told = [pl.col(c).is_not_null().any() for c in (ORDER_ID, PRODUCT, CATEGORY) if c in has]
+        # the largest truth value is `any`, which does not run on a GPU
+        told = [pl.col(c).is_not_null().max() for c in (ORDER_ID, PRODUCT, CATEGORY) if c in has]
         every.append(pl.when(pl.any_horizontal(told)).then(pl.len()).cast(pl.Int32).alias(LINES))
     if CATEGORY in has:
         kinds = pl.when(pl.col(CATEGORY).count() > 0).then(pl.col(CATEGORY).drop_nulls().n_unique())

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.schema import SCHEMA_VERSION, InputError
+from retinue.schema import CUSTOMER, EVENT_TYPE, ORDER, SCHEMA_VERSION, InputError
 
 
 @contextmanager
@@ -41,6 +41,11 @@ def write_text(text: str, path: Path) -> None:
     """Writes one text file, whole or not at all."""
     with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def buyer_codes(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Codes of the customers with an order, each once, in no order."""
+    return events.filter(pl.col(EVENT_TYPE) == ORDER).select(pl.col(CUSTOMER).unique())
 
 
 @dataclass(frozen=True)

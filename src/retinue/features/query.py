@@ -60,13 +60,18 @@ def available_at(
     are made from them, also where nobody has ordered yet.
     """
     columns = events.collect_schema().names()
-    held = [pl.col(column).count().alias(f"held {column}") for column in columns]
-    query = history(events, cutoff).group_by(EVENT_TYPE).agg(*held, has_clock(zone).any().alias("clock"))
-    seen = query.collect(engine="streaming")
+    seen = held_at(events, cutoff, zone).collect(engine="streaming")
     types = [ORDER, *seen[EVENT_TYPE]]
     money = seen.filter(pl.col(EVENT_TYPE).is_in([ORDER, REFUND]))
     clocked = bool((money if money.height else seen)["clock"].any())
     return split(CATALOGUE, [c for c in columns if seen[f"held {c}"].sum() > 0], types, clocked)
+
+
+def held_at(events: pl.LazyFrame, cutoff: datetime, zone: str) -> pl.LazyFrame:
+    """Per type of the events known at the cutoff: values in each column (`held …`), whether any has a clock (`clock`)."""
+    held = [pl.col(c).count().alias(f"held {c}") for c in events.collect_schema().names()]
+    # the largest truth value is `any`, which does not run on a GPU
+    return history(events, cutoff).group_by(EVENT_TYPE).agg(*held, has_clock(zone).max().alias("clock"))
 
 
 def catalogue_markdown() -> str:

@@ -17,6 +17,7 @@ from retinue.schema import CUSTOMER_ID, CUTOFF
 
 ROWS_AT_ONCE = 500_000
 ROWS_PER_GROUP = 20_000  # a range of customers reads no more of a shard than it needs
+PART = "part"
 Collect = Callable[[pl.LazyFrame], pl.DataFrame]
 
 
@@ -81,23 +82,19 @@ def whole_at(store: Store, cutoff: datetime, collect: Collect = pl.LazyFrame.col
         cutoff: Last instant of history.
         collect: What runs a query.
     """
-    shards = [
-        whole_of(Frames(store.scan(s), cutoff, store.local_zone)).tables()
-        for s in range(store.manifest.shards)
-    ]
-    part = pl.col("part")
-    stacks = [
-        pl.concat(
-            [table.with_columns(pl.lit(i).alias("part")) for i, table in enumerate(tables)], how="diagonal"
-        )
-        for tables in shards
-    ]
-    rows = pl.concat([collect(stack) for stack in stacks])
+    shards = [whole_of(Frames(store.scan(s), cutoff, store.local_zone)) for s in range(store.manifest.shards)]
+    rows = pl.concat([collect(stacked(shard)) for shard in shards])
     added = []
-    for i, table in enumerate(shards[0]):
+    for i, table in enumerate(shards[0].tables()):
         key, *sums = table.collect_schema().names()
-        added.append(rows.filter(part == i).group_by(key).agg(pl.col(sums).sum()).sort(key).lazy())
+        added.append(rows.filter(pl.col(PART) == i).group_by(key).agg(pl.col(sums).sum()).sort(key).lazy())
     return Whole(*added)
+
+
+def stacked(whole: Whole) -> pl.LazyFrame:
+    """The tables of sums one under another, told apart by `part`, so that a shard is one query."""
+    tables = [table.with_columns(pl.lit(i).alias(PART)) for i, table in enumerate(whole.tables())]
+    return pl.concat(tables, how="diagonal")
 
 
 def _merge(shards: list[Path], folder: Path, path: Path) -> None:

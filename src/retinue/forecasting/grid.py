@@ -11,11 +11,11 @@ import polars as pl
 
 from retinue.accel import EngineChoice, collect
 from retinue.evaluation.realised import realised
-from retinue.events.store import Store
+from retinue.events.store import Store, buyer_codes
 from retinue.events.timeline import days_before, history
 from retinue.features.catalogue import Family
 from retinue.features.query import available_at, features_at
-from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EVENT_TYPE, FREQUENCY, HORIZON_DAYS, ORDER, T_DAYS
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FREQUENCY, HORIZON_DAYS, T_DAYS
 
 MOST_CUSTOMERS = 25_000
 MOST_CUTOFFS = 26
@@ -181,9 +181,7 @@ def grid_at(
 
 
 def _sampled(known: pl.LazyFrame, engine: EngineChoice, most: int) -> pl.LazyFrame:
-    buyers = collect(known.filter(pl.col(EVENT_TYPE) == ORDER).select(pl.col(CUSTOMER).unique()), engine)[
-        CUSTOMER
-    ]
-    if len(buyers) > most:
-        known = known.filter(pl.col(CUSTOMER) <= int(np.sort(buyers.to_numpy())[most - 1]))
+    codes = collect(buyer_codes(known), engine)[CUSTOMER]
+    if len(codes) > most:
+        known = known.filter(pl.col(CUSTOMER) <= int(np.sort(codes.to_numpy())[most - 1]))
     return collect(known, engine).lazy()

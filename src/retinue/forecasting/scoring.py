@@ -18,7 +18,7 @@ import polars as pl
 from torch import Tensor
 
 from retinue.config import ValueOptions
-from retinue.events.store import Store, write_table, write_text
+from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
 from retinue.features.catalogue import Feature
 from retinue.features.frames import Whole
@@ -35,14 +35,12 @@ from retinue.schema import (
     CUSTOMER,
     CUSTOMERS,
     CUTOFF,
-    EVENT_TYPE,
     EXPECTED_CHURNERS,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
     FORECASTS_SUMMARY,
     HORIZON_DAYS,
     MODEL,
-    ORDER,
     P_CHURN,
     InputError,
 )
@@ -81,7 +79,7 @@ class Scored:
     written: tuple[int, ...]
     kept: tuple[int, ...]
     elsewhere: tuple[int, ...]
-    totals: pl.DataFrame | None = None
+    totals: pl.DataFrame | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -174,11 +172,7 @@ class Scoring:
         if rung.trained.network.readout.context is None:
             return None
         shards = range(self.store.manifest.shards)
-        ordered = pl.col(EVENT_TYPE) == ORDER
-        codes = [
-            history(self.store.scan(s), cutoff).filter(ordered).select(pl.col(CUSTOMER).unique()).collect()
-            for s in shards
-        ]
+        codes = [buyer_codes(history(self.store.scan(s), cutoff)).collect() for s in shards]
         who = np.sort(np.concatenate([c[CUSTOMER].to_numpy() for c in codes]))[:CONTEXT_CUSTOMERS]
         if not len(who):
             return None

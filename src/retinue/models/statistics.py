@@ -57,7 +57,7 @@ def statistics_of(buyers: pl.DataFrame) -> Statistics:
         InputError: a history that cannot be (recency above T, negative counts).
     """
     _check(buyers)
-    distinct = buyers.group_by(KEYS).len("customers").sort(KEYS).with_row_index("place")
+    distinct = distinct_histories(buyers.lazy()).collect().with_row_index("place")
     placed = buyers.select(KEYS).join(distinct, on=list(KEYS), how="left", maintain_order="left")
     columns = torch.stack([_tensor(distinct[key]) for key in KEYS])
     net = _money(buyers, NET_SPEND_EVER, absent=np.nan)
@@ -69,6 +69,11 @@ def statistics_of(buyers: pl.DataFrame) -> Statistics:
         net + refunded,
         torch.where(torch.isnan(net), net, refunded),
     )
+
+
+def distinct_histories(buyers: pl.LazyFrame) -> pl.LazyFrame:
+    """Each order history that occurs, with how many `customers` have it, sorted."""
+    return buyers.group_by(KEYS).len("customers").sort(KEYS)
 
 
 def _transactions(buyers: pl.DataFrame) -> Tensor:

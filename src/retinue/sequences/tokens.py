@@ -181,7 +181,8 @@ def write_tokens(store: Store, folder: Path, report: Report | None = None) -> To
     for shard in range(about.shards):
         if report is not None:
             report(f"tokens of shard {shard + 1} of {about.shards}", shard / about.shards)
-        _write_shard(_in_order(store.scan(shard), store.local_zone), folder, shard, (kinds, names, fields))
+        events = in_order(store.scan(shard), store.local_zone).collect()
+        _write_shard(events, folder, shard, (kinds, names, fields))
     for old in folder.glob("shard-*"):
         if old.name not in {_shard_folder(folder, shard).name for shard in range(about.shards)}:
             shutil.rmtree(old)
@@ -206,7 +207,7 @@ def tokens_of(events: pl.LazyFrame, zone: str) -> Tokens:
         events: Of one base; optional columns may be absent.
         zone: Where the shoppers live.
     """
-    frame = _in_order(events, zone)
+    frame = in_order(events, zone).collect()
     kinds = sorted(frame[EVENT_TYPE].unique())
     names, fields = _names(frame.columns), _fields(frame.columns)
     latest = frame[_AVAILABLE].max()
@@ -248,16 +249,14 @@ def _fields(columns: Sequence[str]) -> list[str]:
     return [str(c) for c in LABELS if c in columns]
 
 
-def _in_order(events: pl.LazyFrame, zone: str) -> pl.DataFrame:
-    """The events in the order of tokens, whatever the order of the rows."""
+def in_order(events: pl.LazyFrame, zone: str) -> pl.LazyFrame:
+    """The events in the order of tokens, whatever the order of the rows, with `available` and `day`."""
     columns = events.collect_schema().names()
     known = pl.max_horizontal(EVENT_TIME, KNOWN_TIME)
     local = pl.col(EVENT_TIME).dt.convert_time_zone(zone).dt.date()
     content = [c for c in (ORDER_ID, *NUMBERS, LINES, CATEGORIES, *LABELS) if c in columns]
-    return (
-        events.with_columns(known.alias(_AVAILABLE), local.cast(pl.Int32).alias(_DAY))
-        .sort(CUSTOMER, _AVAILABLE, EVENT_TIME, EVENT_TYPE, *content, nulls_last=True)
-        .collect()
+    return events.with_columns(known.alias(_AVAILABLE), local.cast(pl.Int32).alias(_DAY)).sort(
+        CUSTOMER, _AVAILABLE, EVENT_TIME, EVENT_TYPE, *content, nulls_last=True
     )
 
 
