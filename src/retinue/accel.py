@@ -59,6 +59,10 @@ def choose_engine(asked: Engine) -> EngineChoice:
             if missing:
                 raise InputError(f"engine=gpu: needs a GPU, but {missing}. Use engine=auto or engine=cpu.")
             choice = EngineChoice(Engine.gpu, "engine=gpu was asked for")
+        case Engine.ray:
+            choice = EngineChoice(
+                Engine.ray, "engine=ray was asked for; each node runs Polars on its processors"
+            )
         case Engine.auto:
             found = missing or "a CUDA device and cudf-polars are there"
             choice = EngineChoice(Engine.cpu if missing else Engine.gpu, found)

@@ -23,11 +23,12 @@ from retinue.schema import InputError
 
 
 class Engine(Enum):
-    """What runs the queries."""
+    """What runs the queries, and where."""
 
     auto = "auto"
     cpu = "cpu"
     gpu = "gpu"
+    ray = "ray"
 
 
 class Source(Enum):
@@ -495,7 +496,9 @@ class Options:
         "folder that retinue pretrain has left, for forecaster=zero_shot; null = the one that comes with retinue",
     )
     delta: bool = option(False, "retinue export writes only what changed since the last export")
-    engine: Engine = option(Engine.auto, "auto, cpu or gpu")
+    engine: Engine = option(
+        Engine.auto, "auto, cpu, gpu, or ray: shards on the nodes of the cluster of RAY_ADDRESS"
+    )
     shards: int = option(0, "parts the customers are split into; 0 = from the number of rows")
     seed: int = option(0, "of everything random")
     origins: int = option(

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from retinue.accel import choose_engine, collect
+from retinue.cluster import spread_of
 from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.causes import reasons
@@ -82,8 +83,9 @@ __all__ = ["Run", "Stage", "advance", "run_backtest", "run_ledger"]
 
 
 def _prepare(run: Run) -> None:
-    store = prepare(run.options.data, run.folder / "events", run.options.shards, run.progress)
-    write_tokens(store, run.folder / "tokens", run.progress)
+    spread = spread_of(run.options.engine)
+    store = prepare(run.options.data, run.folder / "events", run.options.shards, run.progress, spread)
+    write_tokens(store, run.folder / "tokens", run.progress, spread)
 
 
 def _doctor(run: Run) -> None:
@@ -110,7 +112,7 @@ def _features(run: Run) -> None:
 
     # A shard fits in memory, where Polars' in-memory engine beats its streaming one.
     how = partial(collect, engine=engine) if engine.is_gpu else pl.LazyFrame.collect
-    build(store, cutoffs, run.table("features"), told, kept, how)
+    build(store, cutoffs, run.table("features"), told, kept, how, spread_of(run.options.engine))
     before = run.table("features_before")
     before.unlink(missing_ok=True)
     earlier = days_before(cutoffs[-1], run.options.segments.compare_days, store.local_zone)

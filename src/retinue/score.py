@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.accel import process_count, process_rank
+from retinue.cluster import spread_of
 from retinue.config import Options
 from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.saved import RUNG, SavedRung, load_rung
@@ -42,9 +43,8 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
         else load_base_model(folder)
     )
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
-    scoring = Scoring(
-        rung, run.store, TokenStore.open(run.folder / "tokens"), run.cutoffs, options.horizons, options.value
-    )
+    tokens, spread = TokenStore.open(run.folder / "tokens"), spread_of(options.engine)
+    scoring = Scoring(rung, run.store, tokens, run.cutoffs, options.horizons, options.value, spread)
     done = score(scoring, run.folder, share, stage_key(Stage.prepare, options), progress)
     if share.rank == 0:
         where = Path(options.checkpoint)

@@ -19,17 +19,19 @@ MAY_IMPORT = {
     "schema": set(),
     "config": {"schema"},
     "accel": {"schema", "config"},
+    "cluster": {"schema", "config"},
     "worlds": {"schema"},
-    "events": {"schema", "config", "accel"},
-    "features": {"schema", "config", "accel", "events"},
+    "events": {"schema", "config", "accel", "cluster"},
+    "features": {"schema", "config", "accel", "cluster", "events"},
     "segments": {"schema", "config", "accel", "events", "features"},
-    "sequences": {"schema", "config", "accel", "events"},
+    "sequences": {"schema", "config", "accel", "cluster", "events"},
     "models": {"schema", "config", "accel", "events", "sequences"},
     "training": {"schema", "config", "accel", "events", "sequences", "models"},
     "pretraining": {"schema", "config", "accel", "events", "worlds", "sequences", "models", "training"},
     "evaluation": {"schema", "config", "events", "models"},
     "forecasting": {
-        "schema", "config", "accel", "events", "features", "sequences", "models", "training", "pretraining", "evaluation",
+        "schema", "config", "accel", "cluster", "events", "features", "sequences", "models", "training", "pretraining",
+        "evaluation",
     },
     "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "evaluation", "forecasting"},
     "reporting": {
@@ -81,6 +83,7 @@ def test_imports_go_one_way(path: Path) -> None:
         ("cudf", "accel.py"),
         ("cuml", "accel.py"),
         ("cuda", "accel.py"),
+        ("ray", "cluster.py"),
     ],
 )
 def test_one_file_knows(package: str, owner: str) -> None:

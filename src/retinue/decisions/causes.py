@@ -23,7 +23,18 @@ from retinue.decisions.evidence import sentence
 from retinue.features.query import CATALOGUE
 from retinue.forecasting.members import churn_readers
 from retinue.forecasting.outlook import Predictor
-from retinue.schema import CAUSE_STRENGTH, CUSTOMER, CUSTOMER_ID, CUTOFF, EVIDENCE, NAMED_CAUSE, REASONS
+from retinue.forecasting.telling import PART, event_parts, feature_parts
+from retinue.schema import (
+    CAUSE_STRENGTH,
+    CUSTOMER,
+    CUSTOMER_ID,
+    CUTOFF,
+    EVENT_TIME,
+    EVENT_TYPE,
+    EVIDENCE,
+    NAMED_CAUSE,
+    REASONS,
+)
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -137,7 +148,9 @@ def reasons(
     cause = pl.Series(NAMED_CAUSE, labels, dtype=pl.String).gather(place)
     told = buyers.select(CUSTOMER_ID, CUTOFF).with_columns(cause, pl.Series(CAUSE_STRENGTH, strength))
     return REASONS.check(
-        told.with_columns(_evidence(buyers, falls.families, named)).select(REASONS.schema.names())
+        told.with_columns(_evidence(predictor, buyers, horizon_days, falls.families, named)).select(
+            REASONS.schema.names()
+        )
     )
 
 
@@ -250,12 +263,30 @@ def _named(falls: Falls, rules: Rules) -> tuple[Indices, Array]:
     return np.where(reliable, first, -1), np.where(reliable, strength, 0.0)
 
 
-def _evidence(buyers: pl.DataFrame, families: Sequence[Family], named: Indices) -> pl.Series:
+def _evidence(
+    predictor: Predictor, buyers: pl.DataFrame, horizon_days: int, families: Sequence[Family], named: Indices
+) -> pl.Series:
     """A sentence for each customer with a cause, null for the others."""
     told: list[str | None] = [None] * buyers.height
-    for place, family in enumerate(families):
-        rows = np.flatnonzero(named == place)
-        if len(rows):
-            for row, facts in zip(rows, buyers[rows].iter_rows(named=True), strict=True):
-                told[row] = sentence(family.value, facts)
+    rows = np.flatnonzero(named >= 0)
+    if len(rows):
+        some = buyers[rows]
+        parts, events = feature_parts(predictor, some), _telling_events(predictor, some, horizon_days)
+        for place, (row, facts) in enumerate(zip(rows, some.iter_rows(named=True), strict=True)):
+            weights = {name: float(part[place]) for name, part in parts.items()}
+            told[row] = sentence(families[named[row]].value, facts, weights, events.get(facts[CUSTOMER], ""))
     return pl.Series(EVIDENCE, told, dtype=pl.String)
+
+
+def _telling_events(predictor: Predictor, buyers: pl.DataFrame, horizon_days: int) -> dict[int, str]:
+    """Words for the event of each customer that adds most to the risk, where a network reads events."""
+    found = event_parts(predictor, buyers, horizon_days)
+    if found is None:
+        return {}
+    worst = found.filter(pl.col(PART) > 0).sort(PART, EVENT_TIME).unique(CUSTOMER, keep="last")
+    words = pl.format(
+        "most telling event: {} on {}",
+        pl.col(EVENT_TYPE).str.replace_all("_", " "),
+        pl.col(EVENT_TIME).dt.date(),
+    )
+    return dict(worst.select(CUSTOMER, words).iter_rows())

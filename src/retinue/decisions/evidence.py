@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Facts = Mapping[str, Any]
 MOST = 3
 
 
-def sentence(family: str, facts: Facts) -> str:
-    """The silence, then what speaks for the family, worst first; at most three clauses of it.
+@dataclass(frozen=True)
+class Clause:
+    """A part of a sentence: what it says of the facts, empty for nothing, and the feature that it speaks of."""
+
+    feature: str
+    say: Callable[[Facts], str]
+
+
+def sentence(family: str, facts: Facts, parts: Mapping[str, float] | None = None, event: str = "") -> str:
+    """The silence, then what speaks for the family, at most three clauses of it, then the most telling event.
 
     Args:
         family: name of a cause.
         facts: the customer's features by name; unknown ones are passed over.
+        parts: what each feature adds to the risk; the clauses stand in that order. Without them they stand in ours.
+        event: words for the event that adds most to the risk, if it is known.
     """
-    told = [text for say in SAYS[family] if (text := say(facts))]
-    return "; ".join([text for text in (_silence(facts), *told[:MOST]) if text]) or f"signs of {family}"
+    weights = parts or {}
+    clauses = sorted(SAYS[family], key=lambda clause: -weights.get(clause.feature, 0.0))
+    told = [text for clause in clauses if (text := clause.say(facts))]
+    return (
+        "; ".join([text for text in (_silence(facts), *told[:MOST], event) if text]) or f"signs of {family}"
+    )
 
 
 def _number(facts: Facts, name: str) -> float | None:
@@ -37,12 +52,12 @@ def _silence(facts: Facts) -> str:
     return f"silent for {_count(silent, 'day')}{norm}"
 
 
-def _says(name: str, form: Callable[[float], str], when: Callable[[float], bool]) -> Callable[[Facts], str]:
+def _says(name: str, form: Callable[[float], str], when: Callable[[float], bool]) -> Clause:
     def say(facts: Facts) -> str:
         value = _number(facts, name)
         return form(value) if value is not None and when(value) else ""
 
-    return say
+    return Clause(name, say)
 
 
 def _severe(facts: Facts) -> str:
@@ -71,26 +86,26 @@ def _browsing(facts: Facts) -> str:
     )
 
 
-def _share(name: str, words: str, least: float = 0.0) -> Callable[[Facts], str]:
+def _share(name: str, words: str, least: float = 0.0) -> Clause:
     return _says(name, lambda value: f"{value:.0%} {words}", lambda value: value > least)
 
 
-def _few(name: str, words: str) -> Callable[[Facts], str]:
+def _few(name: str, words: str) -> Clause:
     return _says(name, lambda value: f"{value:,.0f} {words}", lambda value: value >= 0)
 
 
-SAYS: dict[str, tuple[Callable[[Facts], str], ...]] = {
+SAYS: dict[str, tuple[Clause, ...]] = {
     "price": (
         _says("discount_shift", lambda v: f"discounted orders up by {v:.0%} of the last three", lambda v: v > 0),
         _share("discount_share", "of orders discounted"),
-        _browsing,
+        Clause("visits_30d", _browsing),
         _says("email_click_rate", lambda v: f"{v:.2f} clicks per e-mail", lambda v: v > 0),
         _says("price_level", lambda v: f"pays {v:.2f}× the usual price of the category", lambda v: v > 1),
         _share("cart_abandonment", "of carts left behind"),
     ),
     "service": (
-        _severe,
-        _tickets,
+        Clause("unresolved_severe_ticket", _severe),
+        Clause("tickets_90d", _tickets),
         _says("resolution_hours", lambda v: f"{v:,.0f} hours to resolve a ticket on average", lambda v: v > 24),
         _says("sentiment_mean", lambda v: f"mean sentiment {v:+.2f}", lambda v: v < 0),
         _says("survey_score", lambda v: f"surveys score {v:.1f} of 5", lambda v: v < 3.5),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import polars as pl
@@ -30,19 +30,28 @@ class Stored:
     zero_orders: int = 0
     types: Counter[str] = field(default_factory=Counter)
 
-    def add(self, grouped: Grouped) -> None:
-        """Adds one shard."""
+    @classmethod
+    def of(cls, grouped: Grouped) -> Stored:
+        """Of one shard."""
         events = grouped.events
-        self.rows += grouped.rows
-        self.events += events.height
-        self.customers += events[CUSTOMER].n_unique()
-        self.duplicates += grouped.duplicates
-        self.kept_repeats += grouped.kept_repeats
-        self.full_cancellations += grouped.full_cancellations
-        for kind, count in events.group_by(EVENT_TYPE).len().iter_rows():
-            self.types[kind] += count
-        if AMOUNT in events.columns:
-            self.zero_orders += events.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(AMOUNT) == 0).height
+        zero: Sized = (
+            events.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(AMOUNT) == 0)
+            if AMOUNT in events.columns
+            else []
+        )
+        return cls(
+            grouped.rows,
+            events.height,
+            events[CUSTOMER].n_unique(),
+            grouped.duplicates,
+            grouped.kept_repeats,
+            grouped.full_cancellations,
+            len(zero),
+            Counter(dict(events.group_by(EVENT_TYPE).len().iter_rows())),
+        )
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 def finding(level: str, topic: str, text: str, cure: str | None = None) -> dict[str, Any]:

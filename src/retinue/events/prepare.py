@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from retinue.cluster import HERE, Spread
 from retinue.config import DataOptions
 from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
 from retinue.events.clock import DAY_FIRST, Clock, zone_checked
@@ -43,7 +45,9 @@ MAX_SHARDS = 4096
 _PARTS = "parts"
 
 
-def prepare(options: DataOptions, folder: Path, shards: int = 0, report: Report | None = None) -> Store:
+def prepare(
+    options: DataOptions, folder: Path, shards: int = 0, report: Report | None = None, spread: Spread = HERE
+) -> Store:
     """Reads, cleans, identifies and stores events; the folder appears whole or not at all.
 
     Args:
@@ -51,6 +55,7 @@ def prepare(options: DataOptions, folder: Path, shards: int = 0, report: Report 
         folder: the store to write; an older one there is replaced.
         shards: number of shards; 0 = about one per 2 million rows.
         report: called with a sentence and the share of the work that is done (0 to 1).
+        spread: how files, and then shards, are worked on.
 
     Raises:
         InputError: a file, column or value breaks a rule; the message names field, row and cure.
@@ -59,7 +64,7 @@ def prepare(options: DataOptions, folder: Path, shards: int = 0, report: Report 
     mark = fingerprint(options, shards)
     unfinished = _fresh(folder)
     try:
-        manifest = _build(options, unfinished, shards, mark, say)
+        manifest = _build(options, unfinished, shards, mark, say, spread)
         Store(unfinished, manifest).write_manifest()
         _put_in_place(unfinished, folder)
     finally:
@@ -88,18 +93,19 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _build(options: DataOptions, folder: Path, shards: int, mark: str, say: Report) -> Manifest:
+def _build(
+    options: DataOptions, folder: Path, shards: int, mark: str, say: Report, spread: Spread
+) -> Manifest:
     inputs = inputs_of(options)
     estimate = sum(source.table.rows for source in inputs)
     count = shards or max(1, min(MAX_SHARDS, -(-estimate // ROWS_PER_SHARD)))
     if not 1 <= count <= MAX_SHARDS:
         raise InputError(f"shards={shards}: must be 0 (found from the rows) to {MAX_SHARDS}.")
     rules = _rules(options, inputs)
-    tally = Tally()
-    _first_pass(inputs, rules, tally, folder / _PARTS, count, max(estimate, 1), say)
+    tally = _first_pass(inputs, rules, folder / _PARTS, count, max(estimate, 1), say, spread)
     tally.check(options.max_bad_share, [source.table.label for source in inputs], options.null_values)
     grouping = _grouping(options, tally)
-    stored = _second_pass(folder, count, grouping, say)
+    stored = _second_pass(folder, count, grouping, say, spread)
     kept = tally.rows_in - tally.quarantined - stored.duplicates
     assert kept == stored.rows, (
         f"row balance: {tally.rows_in} in, {stored.rows} kept, {tally.quarantined} quarantined, "
@@ -171,29 +177,55 @@ class _DayFirst:
 
 
 def _first_pass(
-    inputs: list[Input], rules: Rules, tally: Tally, parts: Path, shards: int, estimate: int, say: Report
-) -> None:
+    inputs: list[Input], rules: Rules, parts: Path, shards: int, estimate: int, say: Report, spread: Spread
+) -> Tally:
     """Streams every input once: usable rows to parts by shard, the rest to the quarantine."""
-    number = 0
-    for source in inputs:
-        for raw in source.table.batches():
-            rows, bad = clean(raw, source, rules, tally)
-            number += 1
-            if bad.height:
-                bad.write_parquet(parts / f"quarantine-{number:06d}.parquet", compression="lz4")
-            _write_parts(rows, parts, shards, number)
-            say(
-                f"reading {source.table.label}: {tally.rows_in:,} rows",
-                0.6 * min(tally.rows_in / estimate, 1.0),
-            )
+    whole = Tally()
+
+    def tell(label: str, rows: int) -> None:
+        say(f"reading {label}: {rows:,} rows", 0.6 * min(rows / estimate, 1.0))
+
+    def tell_here(label: str, rows: int) -> None:
+        tell(label, whole.rows_in + rows)
+
+    # from another process nothing is heard until a file is done
+    heard = tell_here if spread.is_here else None
+    numbered = list(enumerate(inputs))
+    for source, tally in zip(
+        inputs, spread(partial(_read, rules, parts, shards, heard), numbered), strict=True
+    ):
+        whole.add(tally)
+        tell(source.table.label, whole.rows_in)
+    return whole
 
 
-def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, number: int) -> None:
+def _read(
+    rules: Rules,
+    parts: Path,
+    shards: int,
+    tell: Callable[[str, int], None] | None,
+    numbered: tuple[int, Input],
+) -> Tally:
+    """One input; done twice it writes the same files."""
+    place, source = numbered
+    tally = Tally()
+    for number, raw in enumerate(source.table.batches()):
+        rows, bad = clean(raw, source, rules, tally)
+        name = f"{place:06d}-{number:06d}"
+        if bad.height:
+            bad.write_parquet(parts / f"quarantine-{name}.parquet", compression="lz4")
+        _write_parts(rows, parts, shards, name)
+        if tell is not None:
+            tell(source.table.label, tally.rows_in)
+    return tally
+
+
+def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, name: str) -> None:
     rows = rows.with_columns((pl.col(CUSTOMER) % shards).alias("__shard__"))
     for (shard,), part in rows.partition_by("__shard__", as_dict=True, include_key=False).items():
         target = parts / f"{shard:05d}"
         target.mkdir(exist_ok=True)
-        part.write_parquet(target / f"{number:06d}.parquet", compression="lz4", statistics=False)
+        part.write_parquet(target / f"{name}.parquet", compression="lz4", statistics=False)
 
 
 def _grouping(options: DataOptions, tally: Tally) -> Grouping:
@@ -201,21 +233,29 @@ def _grouping(options: DataOptions, tally: Tally) -> Grouping:
     return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1])
 
 
-def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report) -> Stored:
+def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report, spread: Spread) -> Stored:
     """Each shard on its own: duplicates, orders, sorting, one Parquet file."""
     total = Stored()
-    for shard in range(shards):
-        source = folder / _PARTS / f"{shard:05d}"
-        rows = _shard_rows(source, grouping)
-        _check_codes(rows)
-        grouped = to_events(rows, grouping)
-        del rows
-        EVENTS.check(grouped.events)
-        grouped.events.write_parquet(folder / f"shard-{shard:05d}.parquet", compression="zstd")
-        shutil.rmtree(source, ignore_errors=True)
-        total.add(grouped)
+    for shard, stored in enumerate(spread(partial(_store, folder, grouping), range(shards))):
+        # only here, for a shard whose worker died between its file and its answer is stored once more
+        shutil.rmtree(_parts_of(folder, shard), ignore_errors=True)
+        total += stored
         say(f"storing shard {shard + 1} of {shards}", 0.6 + 0.4 * (shard + 1) / shards)
     return total
+
+
+def _parts_of(folder: Path, shard: int) -> Path:
+    return folder / _PARTS / f"{shard:05d}"
+
+
+def _store(folder: Path, grouping: Grouping, shard: int) -> Stored:
+    rows = _shard_rows(_parts_of(folder, shard), grouping)
+    _check_codes(rows)
+    grouped = to_events(rows, grouping)
+    del rows
+    EVENTS.check(grouped.events)
+    write_table(grouped.events, folder / f"shard-{shard:05d}.parquet")
+    return Stored.of(grouped)
 
 
 def _shard_rows(source: Path, grouping: Grouping) -> pl.DataFrame:

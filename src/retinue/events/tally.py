@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from retinue.events.clock import NAIVE, OFFSET
-from retinue.schema import InputError
+from retinue.schema import UTC_TIME, InputError
+
+K = TypeVar("K")
 
 PLAIN = (
     "Write plain decimals such as 1234.56 in the export: no currency sign, no thousands separator, a point."
@@ -32,6 +34,10 @@ class Example:
             value = values[0]
             self.value, self.file, self.row = ("" if value is None else str(value)), file, int(rows[0])
         self.count += len(values)
+
+    def __add__(self, other: Example) -> Example:
+        first = self if self.count else other
+        return replace(first, count=self.count + other.count)
 
     @property
     def has_digit(self) -> bool:
@@ -68,6 +74,23 @@ class Tally:
     empty_amounts: int = 0
     first_time: datetime | None = None
     last_time: datetime | None = None
+
+    def add(self, later: Tally) -> None:
+        """Adds what was counted in later rows."""
+        for name in ("rows_in", "quarantined", "number_ids", "negative_discounts", "empty_amounts"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for name in ("reasons", "rows_of", "filled", "types"):
+            getattr(self, name).update(getattr(later, name))
+        for name in ("bad_times", "bad_numbers", "impossible", "naive"):
+            _add_examples(getattr(self, name), getattr(later, name))
+        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for key, forms in later.forms.items():
+            _add_examples(self.forms.setdefault(key, {}), forms)
+        self.clock_types |= later.clock_types
+        for base, seen in later.currencies.items():
+            self.currencies[base].update(seen)
+        self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
 
     def span(self, times: pl.Series) -> None:
         """Widens the range of event times."""
@@ -143,6 +166,11 @@ class Tally:
                     f"events: column '{column}' has {example.count:,} impossible values ({example}). Fix the export, "
                     "or leave the column out by renaming it."
                 )
+
+
+def _add_examples(mine: dict[K, Example], later: dict[K, Example]) -> None:
+    for key, example in later.items():
+        mine[key] = mine.get(key, Example()) + example
 
 
 def examples_where(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from retinue.cluster import HERE, Spread
 from retinue.events.store import Store, written_whole
 from retinue.features.catalogue import Feature
 from retinue.features.frames import Frames, Whole, whole_of
@@ -28,6 +30,7 @@ def build(
     report: Callable[[int, int], None] | None = None,
     features: Sequence[Feature] | None = None,
     collect: Collect = pl.LazyFrame.collect,
+    spread: Spread = HERE,
 ) -> Path:
     """Writes the features of every customer at every cutoff, sorted by (customer_id, cutoff).
 
@@ -38,6 +41,7 @@ def build(
         report: Called with (shards done, shards) after each shard.
         features: Only these; None means all that the events known at the latest cutoff support.
         collect: What runs a query; the default is Polars in memory, one shard at a time.
+        spread: How shards are worked on.
 
     Returns:
         `path`.
@@ -48,12 +52,9 @@ def build(
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     try:
-        wholes = {moment: whole_at(store, moment, collect) for moment in sorted(set(cutoffs))}
-        for shard in range(store.manifest.shards):
-            rows = _of_shard(store, shard, wholes, features, collect)
-            rows.write_parquet(
-                parts / f"{shard:05d}.parquet", compression="lz4", row_group_size=ROWS_PER_GROUP
-            )
+        wholes = {moment: whole_at(store, moment, collect, spread) for moment in sorted(set(cutoffs))}
+        work = partial(_write_shard, store, wholes, features, collect, parts)
+        for shard, _ in enumerate(spread(work, range(store.manifest.shards))):
             if report is not None:
                 report(shard + 1, store.manifest.shards)
         with written_whole(path) as unfinished:
@@ -63,32 +64,46 @@ def build(
     return path
 
 
-def _of_shard(
-    store: Store, shard: int, wholes: dict[datetime, Whole], kept: Sequence[Feature], collect: Collect
-) -> pl.DataFrame:
+def _write_shard(
+    store: Store,
+    wholes: dict[datetime, Whole],
+    kept: Sequence[Feature],
+    collect: Collect,
+    parts: Path,
+    shard: int,
+) -> None:
     events = store.scan(shard).collect().lazy()  # read once: the families would each read the file again
     at_cutoffs = [
         collect(features_at(events, moment, store.local_zone, features=kept, whole=whole))
         for moment, whole in wholes.items()
     ]
-    return pl.concat(at_cutoffs).sort(CUSTOMER_ID, CUTOFF)
+    rows = pl.concat(at_cutoffs).sort(CUSTOMER_ID, CUTOFF)
+    with written_whole(parts / f"{shard:05d}.parquet") as unfinished:
+        rows.write_parquet(unfinished, compression="lz4", row_group_size=ROWS_PER_GROUP)
 
 
-def whole_at(store: Store, cutoff: datetime, collect: Collect = pl.LazyFrame.collect) -> Whole:
+def whole_at(
+    store: Store, cutoff: datetime, collect: Collect = pl.LazyFrame.collect, spread: Spread = HERE
+) -> Whole:
     """The sums over the base at a cutoff: one query per shard, then added up.
 
     Args:
         store: Prepared events.
         cutoff: Last instant of history.
         collect: What runs a query.
+        spread: How shards are worked on.
     """
-    shards = [whole_of(Frames(store.scan(s), cutoff, store.local_zone)) for s in range(store.manifest.shards)]
-    rows = pl.concat([collect(stacked(shard)) for shard in shards])
+    asked = [_sums_of(store, cutoff, shard) for shard in range(store.manifest.shards)]
+    rows = pl.concat(spread(collect, [stacked(shard) for shard in asked]))
     added = []
-    for i, table in enumerate(shards[0].tables()):
+    for i, table in enumerate(asked[0].tables()):
         key, *sums = table.collect_schema().names()
         added.append(rows.filter(pl.col(PART) == i).group_by(key).agg(pl.col(sums).sum()).sort(key).lazy())
     return Whole(*added)
+
+
+def _sums_of(store: Store, cutoff: datetime, shard: int) -> Whole:
+    return whole_of(Frames(store.scan(shard), cutoff, store.local_zone))
 
 
 def stacked(whole: Whole) -> pl.LazyFrame:

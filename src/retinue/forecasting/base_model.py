@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from retinue.cluster import HERE, Spread
 from retinue.config import Rung, ValueOptions
 from retinue.features.catalogue import Feature
 from retinue.forecasting.intervals import NOMINAL
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import needed, rows_said
-from retinue.forecasting.zero_shot import ZeroShot, base_at
+from retinue.forecasting.zero_shot import InShards, ZeroShot, base_at
 from retinue.pretraining.pretrained import LAW, Pretrained, load_pretrained
 from retinue.sequences.tokens import Tokens, TokenStore
 from retinue.training.checkpoint import CARD, WEIGHTS, Trained
@@ -44,16 +46,14 @@ class BaseModel:
         """What must be known of customers to write their rows."""
         return needed(columns)
 
-    def at(self, tokens: TokenStore, cutoff: datetime) -> Callable[[Tokens], Predictor]:
+    def at(
+        self, tokens: TokenStore, cutoff: datetime, spread: Spread = HERE
+    ) -> Callable[[Tokens], Predictor]:
         """The rung for customers with some tokens, once it has read the base."""
-        shards = range(tokens.shards)
         base = base_at(
-            self.model,
-            lambda: (tokens.read([shard]) for shard in shards),
-            lambda codes: tokens.read(customers=codes),
-            cutoff,
+            self.model, InShards(tokens, spread), lambda codes: tokens.read(customers=codes), cutoff
         )
-        return lambda mine: ZeroShot(base, mine)
+        return partial(ZeroShot, base)
 
     def rows(
         self, predictor: Predictor, buyers: pl.DataFrame, horizons: Sequence[int], value: ValueOptions

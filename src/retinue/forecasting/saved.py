@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from retinue.cluster import HERE, Spread
 from retinue.config import Rung, ValueOptions
 from retinue.events.store import write_text
 from retinue.features.catalogue import Feature, split
@@ -27,7 +28,7 @@ from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.table import rows_of
 from retinue.forecasting.tuned import TunedPredictor
-from retinue.forecasting.zero_shot import read_base
+from retinue.forecasting.zero_shot import InShards, read_base, units_at
 from retinue.models.amortised import AmortisedLaw
 from retinue.models.btyd import BetaGeometricNBD, ParetoNBD
 from retinue.models.gamma_gamma import GammaGamma
@@ -42,7 +43,6 @@ from retinue.schema import (
     VALUED_TRANSACTIONS,
     InputError,
 )
-from retinue.sequences.behaviour import units_of
 from retinue.sequences.tokens import Tokens, TokenStore
 from retinue.training.checkpoint import CARD, WEIGHTS, Trained, load_checkpoint
 
@@ -96,19 +96,15 @@ class SavedRung:
         assert reading is not None
         return TunedPredictor(self.trained, reading, tokens, self.columns, context)
 
-    def reading(self, tokens: TokenStore, cutoff: datetime) -> Reading | None:
+    def reading(self, tokens: TokenStore, cutoff: datetime, spread: Spread = HERE) -> Reading | None:
         """The base at a cutoff, as a fine-tuned base model reads it; None for others, who need none."""
         if not isinstance(self.first, AmortisedLaw):
             return None
-        vocabulary = self.trained.vocabulary
-
-        def shards() -> Iterator[Tokens]:
-            return (tokens.read([shard]) for shard in range(tokens.shards))
-
+        vocabulary, over = self.trained.vocabulary, InShards(tokens, spread)
         units = replace(
-            units_of(shards(), cutoff), order_value=vocabulary.order_value, gap_days=vocabulary.gap_days
+            units_at(over, cutoff), order_value=vocabulary.order_value, gap_days=vocabulary.gap_days
         )
-        return read_base(self.first, vocabulary, shards, cutoff, units)[0]
+        return read_base(self.first, vocabulary, over, cutoff, units)[0]
 
     def corrected(self, network: Clocked) -> Predictor:
         """The network's forecast, its level corrected as past origins had it."""

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from retinue.cluster import HERE, Spread
 from retinue.config import ValueOptions
 from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
@@ -105,6 +106,7 @@ class Scoring:
         cutoffs: Last instants of history.
         horizons: Whole days.
         value: Margin and discounting.
+        spread: How shards are worked on.
     """
 
     rung: SavedRung | BaseModel
@@ -113,6 +115,7 @@ class Scoring:
     cutoffs: Sequence[datetime]
     horizons: Sequence[int]
     value: ValueOptions = field(default_factory=ValueOptions)
+    spread: Spread = HERE
 
     def __post_init__(self) -> None:
         if (self.tokens.shards, self.tokens.manifest["fingerprint"]) != (
@@ -131,7 +134,9 @@ class Scoring:
     @cached_property
     def moments(self) -> tuple[Moment, ...]:
         """Made when the first shard is scored; reads every shard, one at a time."""
-        wholes = [(cutoff, whole_at(self.store, cutoff)) for cutoff in sorted(set(self.cutoffs))]
+        wholes = [
+            (cutoff, whole_at(self.store, cutoff, spread=self.spread)) for cutoff in sorted(set(self.cutoffs))
+        ]
         return tuple(Moment(cutoff, whole, self._rung_at(cutoff, whole)) for cutoff, whole in wholes)
 
     def shard(self, shard: int) -> pl.DataFrame:
@@ -159,9 +164,9 @@ class Scoring:
     def _rung_at(self, cutoff: datetime, whole: Whole) -> Callable[[Tokens], Predictor]:
         match self.rung:
             case BaseModel():
-                return self.rung.at(self.tokens, cutoff)
+                return self.rung.at(self.tokens, cutoff, self.spread)
             case SavedRung():
-                reading = self.rung.reading(self.tokens, cutoff)
+                reading = self.rung.reading(self.tokens, cutoff, self.spread)
                 context = self._context(self.rung, reading, cutoff, whole)
                 return partial(self.rung.predictor, context=context, reading=reading)
 
@@ -205,10 +210,17 @@ def score(
         _remove_others(out, shards)
     found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
     mine = share.of(shards)
-    for done, shard in enumerate(mine):
+    if scoring.spread.is_here or all(_stands(out, shard, key) for shard in mine):
+        job = scoring
+    else:  # what all shards share is found once, and told to every process
+        scoring.moments  # noqa: B018
+        job = replace(scoring, spread=HERE)
+        job.__dict__["moments"] = scoring.moments
+    ended = scoring.spread(partial(_score_one, job, out, key), mine)
+    for done, (shard, what) in enumerate(zip(mine, ended, strict=True), 1):
+        found[what].append(shard)
         if report is not None:
-            report(f"scoring shard {shard + 1} of {shards}", done / len(mine))
-        found[_score_one(scoring, out, shard, key)].append(shard)
+            report(f"scored shard {shard + 1} of {shards}", done / len(mine))
     whole = None
     if all(_stands(out, shard, key) for shard in range(shards)):
         whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
@@ -239,7 +251,7 @@ def totals(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return FORECASTS_SUMMARY.check(added.select(FORECASTS_SUMMARY.schema.names()).sort(keys))
 
 
-def _score_one(scoring: Scoring, out: Path, shard: int, key: str) -> str:
+def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
     path, stamp = part_path(out, shard), _stamp_path(out, shard)
     with _alone(stamp.with_suffix(".lock")) as free:
         if not free:

@@ -18,7 +18,7 @@ from retinue.forecasting.grid import Grid
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.sequence import HELD_OUT_SALT, LEAST_READOUTS, season_of
 from retinue.forecasting.trees import share_of, usable
-from retinue.forecasting.zero_shot import read_base, zero_shot_at
+from retinue.forecasting.zero_shot import AtHand, read_base, zero_shot_at
 from retinue.models.amortised import AmortisedLaw
 from retinue.models.boosting import settled
 from retinue.models.clocks import Clocks
@@ -150,7 +150,7 @@ def fit_tuned(
     trained = fit_network(task, tuning(options, start), out, heard, start)
     if out is not None:
         save_law(model.law, model.prior, out / LAW)
-    reading = read_base(model.law, vocabulary, lambda: [tokens], end)[0]
+    reading = read_base(model.law, vocabulary, AtHand(tokens), end)[0]
     return TunedPredictor(trained, replace(reading, vocabulary=vocabulary), tokens, columns)
 
 
@@ -217,7 +217,7 @@ def _of_grid(
         units = replace(
             units_of([tokens], cutoff), order_value=vocabulary.order_value, gap_days=vocabulary.gap_days
         )
-        reading = read_base(law, vocabulary, lambda: [tokens], cutoff, units)[0]
+        reading = read_base(law, vocabulary, AtHand(tokens), cutoff, units)[0]
         parts.append(tuned_readouts(reading, tokens, buyers, columns, end))
     names = (*READOUT_NAMES, *columns)
     if not parts:

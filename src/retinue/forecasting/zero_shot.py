@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
+from operator import add
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from retinue.cluster import HERE, Spread
 from retinue.config import shipped_base_model
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, Clocked, context_of, joined, read_clocks
 from retinue.models.amortised import AmortisedLaw
@@ -20,12 +23,12 @@ from retinue.models.clocks import Clocks
 from retinue.pretraining.pretrained import Pretrained, load_pretrained
 from retinue.pretraining.reading import Reading, law_inputs, reading_of, readouts_of
 from retinue.schema import CUSTOMER, InputError
-from retinue.sequences.behaviour import Sums, Units, behaviour_at, units_of
-from retinue.sequences.tokens import Ints, Tokens
+from retinue.sequences.behaviour import Counts, Sums, Units, behaviour_at, counts_of
+from retinue.sequences.tokens import Ints, Tokens, TokenStore
 from retinue.sequences.vocabulary import Vocabulary
 from retinue.training.checkpoint import CARD, Trained
 
-Shards = Callable[[], Iterable[Tokens]]
+T = TypeVar("T")
 CUSTOMERS_AT_ONCE = 65_536
 
 
@@ -106,24 +109,58 @@ class ZeroShot(Clocked):
         return joined(said, torch.from_numpy(np.argsort(order)))
 
 
+class Over(Protocol):
+    """Gives what a function makes of the tokens of each shard of a base."""
+
+    def __call__(self, work: Callable[[Tokens], T]) -> Iterable[T]:
+        """In the order of the shards; the function must be picklable, as other processes may be told of it."""
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """A base whose tokens are all at hand."""
+
+    tokens: Tokens
+
+    def __call__(self, work: Callable[[Tokens], T]) -> Iterable[T]:
+        """As `Over`."""
+        return [work(self.tokens)]
+
+
+@dataclass(frozen=True)
+class InShards:
+    """A base in a folder, one shard in memory at a time in each process that works on it."""
+
+    store: TokenStore
+    spread: Spread = HERE
+
+    def __call__(self, work: Callable[[Tokens], T]) -> Iterable[T]:
+        """As `Over`."""
+        return self.spread(partial(_of_shard, self.store, work), range(self.store.shards))
+
+
+def _of_shard(store: TokenStore, work: Callable[[Tokens], T], shard: int) -> T:
+    return work(store.read([shard]))
+
+
 def zero_shot_at(model: Pretrained, tokens: Tokens, cutoff: datetime) -> ZeroShot:
     """The base model on a base whose tokens are all at hand."""
-    return ZeroShot(base_at(model, lambda: [tokens], _first_of(tokens), cutoff), tokens)
+    return ZeroShot(base_at(model, AtHand(tokens), partial(_chosen, tokens), cutoff), tokens)
 
 
-def base_at(model: Pretrained, shards: Shards, some: Callable[[Ints], Tokens], cutoff: datetime) -> BaseAt:
-    """Reads a base at a cutoff; two passes over its shards, one at a time.
+def base_at(model: Pretrained, over: Over, some: Callable[[Ints], Tokens], cutoff: datetime) -> BaseAt:
+    """Reads a base at a cutoff; two passes over its shards.
 
     Args:
         model: the base model.
-        shards: gives the tokens of each shard.
+        over: the base's shards.
         some: gives the tokens of some customers, by their codes.
         cutoff: what became available later is not looked at.
 
     Raises:
         InputError: nobody had ordered by the cutoff.
     """
-    reading, sums, codes = read_base(model.law, model.trained.vocabulary, shards, cutoff)
+    reading, sums, codes = read_base(model.law, model.trained.vocabulary, over, cutoff)
     trained = replace(model.trained, vocabulary=reading.vocabulary, season=reading.units.season)
     members = some(codes)
     told = readouts_of(reading, behaviour_at(members, cutoff, reading.units), cutoff)
@@ -132,30 +169,43 @@ def base_at(model: Pretrained, shards: Shards, some: Callable[[Ints], Tokens], c
 
 
 def read_base(
-    law: AmortisedLaw, vocabulary: Vocabulary, shards: Shards, cutoff: datetime, units: Units | None = None
+    law: AmortisedLaw, vocabulary: Vocabulary, over: Over, cutoff: datetime, units: Units | None = None
 ) -> tuple[Reading, Sums, Ints]:
     """A base's reading at a cutoff, the sums behind it, and the lowest codes of those who had ordered.
 
     Args:
         law: amortised.
         vocabulary: of the network; the reading has it in units of the base.
-        shards: gives the tokens of each shard.
+        over: the base's shards.
         cutoff: what became available later is not looked at.
         units: of the base; None finds them.
 
     Raises:
         InputError: nobody had ordered by the cutoff.
     """
-    units = units or units_of(shards(), cutoff)
+    units = units or units_at(over, cutoff)
     sums: Sums | None = None
     lowest = np.zeros(0, np.int64)
-    for tokens in shards():
-        found = behaviour_at(tokens, cutoff, units)
-        sums = found.sums if sums is None else sums + found.sums
-        lowest = np.sort(np.concatenate([lowest, found.customer]))[:CONTEXT_CUSTOMERS]
+    for part, codes in over(partial(_sums_and_lowest, cutoff, units)):
+        sums = part if sums is None else sums + part
+        lowest = np.sort(np.concatenate([lowest, codes]))[:CONTEXT_CUSTOMERS]
     if sums is None or not float(sums.customers):
         raise InputError(f"cutoff={cutoff:%Y-%m-%d}: nobody had ordered by then. Give a later cutoff.")
     return reading_of(law, vocabulary, sums, units, cutoff), sums, lowest
+
+
+def units_at(over: Over, cutoff: datetime) -> Units:
+    """What a base counts in at a cutoff."""
+    return reduce(add, over(partial(_counts_of, cutoff))).units
+
+
+def _counts_of(cutoff: datetime, tokens: Tokens) -> Counts:
+    return counts_of(tokens, cutoff)
+
+
+def _sums_and_lowest(cutoff: datetime, units: Units, tokens: Tokens) -> tuple[Sums, Ints]:
+    found = behaviour_at(tokens, cutoff, units)
+    return found.sums, np.sort(found.customer)[:CONTEXT_CUSTOMERS]
 
 
 def clocks_of(base: BaseAt, tokens: Tokens, codes: Ints) -> Clocks:
@@ -182,7 +232,3 @@ def _chosen(tokens: Tokens, codes: Ints) -> Tokens:
     place = np.searchsorted(tokens.customer, codes)
     place = np.minimum(place, max(len(tokens.customer) - 1, 0))
     return tokens.take(place[tokens.customer[place] == codes])
-
-
-def _first_of(tokens: Tokens) -> Callable[[Ints], Tokens]:
-    return lambda codes: _chosen(tokens, codes)

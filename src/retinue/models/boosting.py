@@ -104,6 +104,10 @@ class Boosted:
         """What to add to log odds of an order alone; (rows,)."""
         return np.asarray(np.mean([_margin(member.order, matrix) for member in self.members], axis=0))
 
+    def order_parts(self, matrix: Floats) -> Array:
+        """What each column adds to the log odds of an order, by Shapley's rule, and what holds for all; (rows, columns + 1)."""
+        return np.asarray(np.mean([_parts(member.order, matrix) for member in self.members], axis=0))
+
 
 def settled(numbers: Array) -> Array:
     """Rounded to about six digits, so that sums added up in another order grow the very same trees."""
@@ -184,3 +188,10 @@ def _margin(booster: xgboost.Booster | None, matrix: Floats) -> Array:
         return np.zeros(len(matrix))
     data = xgboost.DMatrix(matrix, base_margin=np.zeros(len(matrix), dtype=np.float32), nthread=1)
     return np.asarray(booster.predict(data, output_margin=True), dtype=np.float64)
+
+
+def _parts(booster: xgboost.Booster | None, matrix: Floats) -> Array:
+    if booster is None or not len(matrix):
+        return np.zeros((len(matrix), matrix.shape[1] + 1))
+    data = xgboost.DMatrix(matrix, base_margin=np.zeros(len(matrix), dtype=np.float32), nthread=1)
+    return np.asarray(booster.predict(data, pred_contribs=True), dtype=np.float64)

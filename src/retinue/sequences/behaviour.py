@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ PARTS = (8, 4, 2)  # of the base's history, likewise
 CONTACT_WINDOWS = (30, 90)
 LEAST_VALUE = 0.02  # median orders
 LEAST_DAYS = 0.5
-MOST_SAMPLED = 1_000_000  # tokens of a shard behind its part in the medians
+MOST_SAMPLED = 1_000_000  # values behind a median
+HALF_CODE = 31  # binary digits of a customer's code; shards are told by the lower ones
 BY_FREQUENCY = (1, 2, 3, 5, 9, 17)  # repeat days from which a row of the grid begins
 BY_SILENCE = (0.1, 0.3, 0.6)
 BY_AGE = (0.25, 0.6)
@@ -437,37 +439,101 @@ def summary_of(sums: Sums, units: Units) -> NDArray[np.float32]:
     return np.array(columns, dtype=np.float32)
 
 
-def units_of(shards: Iterable[Tokens], cutoff: datetime) -> Units:
-    """Units of a base from all its tokens that were known at a cutoff, read shard by shard.
+@dataclass(frozen=True)
+class Sample:
+    """Values of some customers, few enough to hold: of those whose code ends in so many zeros, its lower half apart.
 
-    Medians are of an even sample of a million tokens or two, where there are more.
+    Which customers they are follows from the whole base alone, not from its order or its shards.
+
+    Attributes:
+        zeros: Binary digits.
+        code: (V,) customer of each value.
+        value: (V,)
     """
-    first, day = None, None
-    counts = np.zeros(0, np.int64)
-    values, gaps = [], []
-    for tokens in shards:
-        if day is None:
-            day = int(np.floor(local_day(cutoff, tokens.zone)))
-        known = is_known(tokens.available, cutoff)
-        if not known.any():
-            continue
-        is_order = known & tokens.of_kind(ORDER)
-        if not is_order.any():
-            continue
-        earliest = int(tokens.day[is_order].min())  # campaigns are often older than what is kept of orders
-        first = earliest if first is None else min(first, earliest)
-        counts = _added(counts, np.bincount(np.clip(tokens.day[is_order], 0, day), minlength=1))
-        thin = slice(None, None, max(1, len(known) // MOST_SAMPLED))
-        values.append(np.asarray(tokens.money)[is_order][thin])
-        gaps.append(np.expm1(tokens.log_gap[known][thin].astype(np.float64)))
-    day = day or 0
-    return Units(
-        first_day=day if first is None else first,
-        cutoff_day=day,
-        order_value=middle(np.concatenate(values)) if values else 1.0,
-        gap_days=middle(np.concatenate(gaps)) if gaps else 1.0,
-        order_counts=counts,
+
+    zeros: int
+    code: Ints
+    value: Floats
+
+    def __add__(self, other: Sample) -> Sample:
+        return Sample(
+            max(self.zeros, other.zeros),
+            np.concatenate([self.code, other.code]),
+            np.concatenate([self.value, other.value]),
+        ).thinned()
+
+    def thinned(self) -> Sample:
+        """The same of fewer customers, where there are more values than are held."""
+        zeros, code, value = self.zeros, self.code, self.value
+        while True:
+            keep = (code >> HALF_CODE) % 2**zeros == 0
+            code, value = code[keep], value[keep]
+            if len(value) <= MOST_SAMPLED or zeros == HALF_CODE - 2:
+                return Sample(zeros, code, value)
+            zeros += 1
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the units of a base are made of; those of parts of a base add up to those of the whole.
+
+    Attributes:
+        first_day: Local days since 1970 of the first order; None where there is none.
+        cutoff_day: Of the cutoff.
+        order_counts: Orders of each local day since 1970.
+        values: Amounts of orders.
+        gaps: Days between events of a customer.
+    """
+
+    first_day: int | None
+    cutoff_day: int
+    order_counts: Ints
+    values: Sample
+    gaps: Sample
+
+    def __add__(self, other: Counts) -> Counts:
+        first = [day for day in (self.first_day, other.first_day) if day is not None]
+        return Counts(
+            min(first, default=None),
+            self.cutoff_day,
+            _added(self.order_counts, other.order_counts),
+            self.values + other.values,
+            self.gaps + other.gaps,
+        )
+
+    @property
+    def units(self) -> Units:
+        """Medians are of a sample of a million values, where there are more."""
+        return Units(
+            first_day=self.cutoff_day if self.first_day is None else self.first_day,
+            cutoff_day=self.cutoff_day,
+            order_value=middle(self.values.value) if len(self.values.value) else 1.0,
+            gap_days=middle(self.gaps.value) if len(self.gaps.value) else 1.0,
+            order_counts=self.order_counts,
+        )
+
+
+def counts_of(tokens: Tokens, cutoff: datetime) -> Counts:
+    """Of all tokens that were known at a cutoff."""
+    day = int(np.floor(local_day(cutoff, tokens.zone)))
+    known = is_known(tokens.available, cutoff)
+    is_order = known & tokens.of_kind(ORDER)
+    none = Sample(0, np.zeros(0, np.int64), np.zeros(0))
+    if not is_order.any():
+        return Counts(None, day, np.zeros(0, np.int64), none, none)
+    code = np.asarray(tokens.customer)[tokens.owner]
+    return Counts(
+        int(tokens.day[is_order].min()),  # campaigns are often older than what is kept of orders
+        day,
+        np.bincount(np.clip(tokens.day[is_order], 0, day), minlength=1),
+        Sample(0, code[is_order], np.asarray(tokens.money)[is_order]).thinned(),
+        Sample(0, code[known], np.expm1(tokens.log_gap[known].astype(np.float64))).thinned(),
     )
+
+
+def units_of(shards: Iterable[Tokens], cutoff: datetime) -> Units:
+    """Units of a base from all its tokens that were known at a cutoff, read shard by shard."""
+    return reduce(add, (counts_of(tokens, cutoff) for tokens in shards)).units
 
 
 def _added(one: Ints, other: Ints) -> Ints:

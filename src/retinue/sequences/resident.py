@@ -87,6 +87,10 @@ class Resident:
         """Indices into the readouts, in the order in which a batch of these customers holds them."""
         return ranges(self._firsts[people], self.counts[people])
 
+    def places(self, people: Ints) -> Ints:
+        """Indices into the tokens, in the order in which a batch of these customers holds them."""
+        return ranges(self._begins[people], self.lengths[people])
+
     def batch(
         self,
         people: Ints,

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import polars as pl
 import polars_hash as plh
 from numpy.typing import NDArray
 
+from retinue.cluster import HERE, Spread
 from retinue.events.store import Store, write_text, written_whole
 from retinue.schema import (
     AMOUNT,
@@ -165,24 +167,26 @@ class TokenStore:
         return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
 
 
-def write_tokens(store: Store, folder: Path, report: Report | None = None) -> TokenStore:
+def write_tokens(
+    store: Store, folder: Path, report: Report | None = None, spread: Spread = HERE
+) -> TokenStore:
     """Writes the tokens of every event of a store, shard by shard; the manifest comes last.
 
     Args:
         store: Prepared events.
         folder: Where to; older tokens there are replaced.
         report: Called with a sentence and the share of the work that is done (0 to 1).
+        spread: How shards are worked on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
     about = store.manifest
     kinds = sorted(about.event_types)
     names, fields = _names(about.columns), _fields(about.columns)
-    for shard in range(about.shards):
+    work = partial(_write_shard, store, folder, (kinds, names, fields))
+    for shard, _ in enumerate(spread(work, range(about.shards))):
         if report is not None:
-            report(f"tokens of shard {shard + 1} of {about.shards}", shard / about.shards)
-        events = in_order(store.scan(shard), store.local_zone).collect()
-        _write_shard(events, folder, shard, (kinds, names, fields))
+            report(f"tokens of shard {shard + 1} of {about.shards}", (shard + 1) / about.shards)
     for old in folder.glob("shard-*"):
         if old.name not in {_shard_folder(folder, shard).name for shard in range(about.shards)}:
             shutil.rmtree(old)
@@ -261,8 +265,9 @@ def in_order(events: pl.LazyFrame, zone: str) -> pl.LazyFrame:
 
 
 def _write_shard(
-    events: pl.DataFrame, folder: Path, shard: int, about: tuple[list[str], list[str], list[str]]
+    store: Store, folder: Path, about: tuple[list[str], list[str], list[str]], shard: int
 ) -> None:
+    events = in_order(store.scan(shard), store.local_zone).collect()
     target, columns = _shard_folder(folder, shard), _columns_of(events, about)
     for name in COLUMNS:
         with written_whole(target / f"{name}.npy") as unfinished, unfinished.open("wb") as file:
