@@ -165,6 +165,13 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
 
         run = advance(options, Stage.decide, progress)
         return partial(_show_exported, export(run.read("decisions"), run.folder / "exports", options.delta))
+    if command == "policy":
+        from retinue.policy import run_policy
+        from retinue.reporting.terminal import show_policy
+
+        run, judged = run_policy(options, progress)
+        estimates = {"what was done": judged.logged} | judged.estimates
+        return partial(show_policy, Console(), judged.customers, judged.without_support, estimates, options)
     if command == "ledger":
         run, reckoning = run_ledger(options, progress)
         return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)

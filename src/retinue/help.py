@@ -19,6 +19,7 @@ COMMANDS = {
     "pretrain": "train a base model on simulated bases, which then reads any base with no fit: trainer=cpu|gpu|ddp",
     "export": "write who gets which action as files per channel: delta=true for what changed since the last time",
     "experiment": "design|assign|analyse: how large, who is in which arm, and what it found, with the forecast as covariate",
+    "policy": "say what the policy of these options would have earned, from exported decisions that were randomised in part",
     "backtest": "hold every rung against past futures, with standard errors, and say who wins",
     "ledger": "keep the forecasts, and hold every earlier one that has matured against what came true",
     "worlds": "simulate a customer base with known truth: kind=… customers=… days=… seed=…",
@@ -97,6 +98,7 @@ SECTIONS = {
         "seed",
     ),
     "export": ("delta", "data", "cutoff", "horizon_days", "budget", "actions", "decisions", "output"),
+    "policy": ("data", "cutoff", "horizon_days", "actions", "budget", "decisions", "value", "output", "seed"),
     "experiment": ("experiments", "data", "cutoff", "horizon_days", "value", "decisions", "output", "seed"),
     "pretrain": ("pretraining", "trainer", "tracking", "output", "seed"),
     "ledger": (),
@@ -134,6 +136,11 @@ EXAMPLES = {
     ],
     "export": [
         "retinue export data=complete_journey cutoff=2017-09-30 horizon_days=90 budget=500 delta=true"
+    ],
+    "policy": [
+        "retinue export data=files data.path=events.parquet cutoff=2024-03-31 horizon_days=90 actions=retail "
+        "decisions.exploration=0.1",
+        "retinue policy data=files data.path=events.parquet cutoff=2024-03-31 horizon_days=90 actions=retail budget=500",
     ],
     "experiment": [
         "retinue experiment design data=complete_journey cutoff=2017-09-30 horizon_days=90 experiments.days=60",

@@ -22,7 +22,7 @@ from retinue.decisions.causes import reasons
 from retinue.decisions.decide import budget_curve, customers_of, decide
 from retinue.decisions.experiments.assign import assigned_in, running
 from retinue.decisions.kpis import Snapshot, judged_elsewhere, kpi_table, progress
-from retinue.decisions.offers import offers
+from retinue.decisions.offers import Offers, offers
 from retinue.decisions.quadrants import quadrant_moves, quadrants
 from retinue.evaluation.folds import check_origins, rolling_origins
 from retinue.evaluation.realised import evaluate, realised
@@ -201,16 +201,25 @@ def _curves(run: Run, made: pl.DataFrame, scorer: Scorer, buyers: pl.DataFrame) 
     return scorer(chosen, days)
 
 
-def _decide(run: Run) -> None:
+def offered(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, Offers, dict[str, ActionOptions]]:
+    """Customers at the latest cutoff, their quadrants, what the menu would bring each, and the menu."""
     options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
-    forecasts, features = (run.read(name).filter(latest) for name in ("forecasts", "features"))
-    segments = run.read("segments").filter(latest)
+    forecasts, features, segments = (
+        run.read(name).filter(latest) for name in ("forecasts", "features", "segments")
+    )
     quadrant = quadrants(forecasts, options.decisions)
     busy = running(assigned_in(run.folder), run.cutoffs[-1])
     customers = customers_of(quadrant, forecasts, features, segments, busy)
     menu = options.actions.actions
-    measured = _measured(run, menu)
-    made = offers(customers, menu, options.decisions, measured)
+    return customers, quadrant, offers(customers, menu, options.decisions, _measured(run, menu)), menu
+
+
+def _decide(run: Run) -> None:
+    options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
+    forecasts, features, segments = (
+        run.read(name).filter(latest) for name in ("forecasts", "features", "segments")
+    )
+    customers, quadrant, made, menu = offered(run)
     decided = decide(customers, quadrant, made, menu, options.decisions, options.budget, options.seed)
     write_table(decided.limits, run.table("limits"))
     write_table(budget_curve(customers, made, menu, options.decisions), run.table("budget_curve"))

@@ -44,6 +44,7 @@ MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
 MAY_IMPORT["pretrain"] = set(MAY_IMPORT)
 MAY_IMPORT["score"] = set(MAY_IMPORT)
+MAY_IMPORT["policy"] = set(MAY_IMPORT)
 MAY_IMPORT["experiment"] = set(MAY_IMPORT)
 MAY_IMPORT["help"] = {"schema", "config"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

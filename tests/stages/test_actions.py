@@ -78,6 +78,32 @@ def test_a_later_cutoff_says_who_changed_quadrant(shop: Path, capsys: pytest.Cap
     assert moved["customer_id"].to_list() == both["customer_id"].sort().to_list() != []
 
 
+def test_a_policy_is_judged_by_what_was_exported(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Decisions with exploration are exported; the very same policy earns what was done, one that does nothing less the rest."""
+    asked = [*[word for word in words(shop) if not word.startswith("output=")], f"output={shop}/logged"]
+    assert main(["policy", *asked]) == 1
+    assert "no decisions of 2023-10-31 are logged" in capsys.readouterr().err
+    assert main(["export", *asked, "decisions.exploration=0.5"]) == 0
+    log = pl.read_parquet(shop / "logged" / "exports" / "log" / "*.parquet")
+    assert log["explored"].sum() > 0.1 * log.height
+    capsys.readouterr()
+    assert main(["policy", *asked]) == 0
+    same = capsys.readouterr().out
+    assert main(["policy", *asked, "actions=none"]) == 0
+    nothing = capsys.readouterr().out
+    for said in (same, nothing):
+        for method in ("what was done", "inverse propensity", "self-normalised", "doubly robust"):
+            assert method in said
+    assert "nothing can be said" not in same
+
+    def amounts(said: str) -> int:
+        line = next(line for line in said.splitlines() if "inverse propensity" in line)
+        return int(line.split()[-1].replace(",", ""))
+
+    # the log is nearer to itself than to a policy that does nothing
+    assert log.height >= amounts(same) > amounts(nothing) > 10
+
+
 def test_export_writes_a_file_per_channel(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *words(shop, "budget=30")]) == 0
     assert "export: email:" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -16,13 +17,16 @@ from retinue.schema import (
     CONSENT,
     CUSTOMER_ID,
     CUTOFF,
+    DECISIONS,
     EVIDENCE,
     EXPORT_CHANGE,
     EXPORTS,
     NAMED_CAUSE,
+    POLICY,
 )
 
 STATE = "exported.parquet"
+LOG = "log"
 ADDED, CHANGED, REMOVED, ALL = "added", "changed", "removed", "all"
 
 
@@ -110,7 +114,24 @@ def export(decisions: pl.DataFrame, folder: Path, delta: bool) -> Exported:
     }
     write_text(json.dumps(about, indent=1), folder / "exports.json")
     write_table(audiences(decisions), state)
+    if decisions.height:
+        _log(decisions, folder)
     return Exported(rows, tuple(files))
+
+
+def logged_in(folder: Path, cutoff: datetime) -> pl.DataFrame:
+    """The decisions that were exported at a cutoff, the last ones of each customer; empty where there are none."""
+    found = sorted((folder / LOG).glob("*.parquet"))
+    tables = [pl.read_parquet(path).filter(pl.col(CUTOFF) == cutoff) for path in found]
+    if not tables:
+        return DECISIONS.schema.to_frame()
+    return pl.concat(tables, how="diagonal").unique(CUSTOMER_ID, keep="last", maintain_order=True)
+
+
+def _log(decisions: pl.DataFrame, folder: Path) -> None:
+    """Keeps what was decided for everyone, with its chance, so that other policies can be judged by it later."""
+    number = len(list((folder / LOG).glob("*.parquet"))) + 1
+    write_table(decisions, folder / LOG / f"{number:06d}-{decisions[POLICY][0]}.parquet")
 
 
 def _safe(channel: str) -> str:

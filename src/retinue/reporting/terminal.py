@@ -30,6 +30,7 @@ from retinue.schema import ARM, FINDING, GROUP, MODEL, P_VALUE, PASSED, RUN, SEN
 
 if TYPE_CHECKING:
     from retinue.decisions.experiments.analyse import Found
+    from retinue.decisions.off_policy import Estimate
 
 STRIKING = 0.05
 
@@ -114,6 +115,32 @@ def show_decisions(
         _print(out, moved_grid(moves))
     if warning := assumed_words(decisions, options.actions.name):
         out.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+
+
+def show_policy(
+    out: Console, customers: int, without_support: int, estimates: dict[str, Estimate], options: Options
+) -> None:
+    """Net margin per customer of what was done and of the policy that is judged, with intervals."""
+    money = Money(options.data.currency)
+    rows = tuple(
+        (
+            name,
+            money.full(e.value),
+            f"{money.full(e.lower)} to {money.full(e.upper)}",
+            count(round(e.effective)),
+        )
+        for name, e in estimates.items()
+    )
+    _print(
+        out, Grid(("Net margin per customer", "Estimate", "95% interval", "Customers it amounts to"), rows)
+    )
+    out.print(f"\n{count(customers)} customers", highlight=False)
+    if without_support:
+        out.print(
+            f"nothing can be said of {count(without_support)} more: the log left no chance for what this policy does",
+            highlight=False,
+        )
+    print("policy: done")
 
 
 def show_design(
