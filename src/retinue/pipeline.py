@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import choose_engine, collect
+from retinue.accel import choose_engine, collect, memory_report
 from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.causes import reasons
@@ -374,6 +374,7 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
             WORK[stage](run)
             write_text(json.dumps({"key": key, "files": sizes(run, stage)}), stamp_path(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
+            log.debug("%s: memory in GiB %s", stage.value, memory_report())
     return run
 
 

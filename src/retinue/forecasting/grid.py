@@ -181,9 +181,9 @@ def grid_at(
 
 
 def _sampled(known: pl.LazyFrame, engine: EngineChoice, most: int) -> pl.LazyFrame:
-    buyers = collect(known.filter(pl.col(EVENT_TYPE) == ORDER).select(pl.col(CUSTOMER).unique()), engine)[
-        CUSTOMER
-    ]
+    buyers = collect(
+        known.filter(pl.col(EVENT_TYPE) == ORDER).select(pl.col(CUSTOMER).unique()), engine, whole_base=True
+    )[CUSTOMER]
     if len(buyers) > most:
         known = known.filter(pl.col(CUSTOMER) <= int(np.sort(buyers.to_numpy())[most - 1]))
-    return collect(known, engine).lazy()
+    return collect(known, engine, whole_base=True).lazy()
