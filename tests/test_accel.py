@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import subprocess
+import sys
 import types
 from importlib.util import find_spec
 from pathlib import Path
@@ -286,6 +288,15 @@ def test_kmeans_sees_a_distinct_row_behind_many_equal_ones() -> None:
     matrix = np.concatenate([np.zeros((2000, 1)), [[5.0], [6.0], [9.0]]])
     assert kmeans(matrix, 3, 0, CPU)[:, 0].tolist() == pytest.approx([0.0, 5.5, 9.0], abs=1e-9)
     assert kmeans(matrix, 4, 0, CPU)[:, 0].tolist() == [0.0, 5.0, 6.0, 9.0]
+
+
+def test_the_smoke_command_works_once_and_tells_a_machine_without_a_gpu() -> None:
+    command = [sys.executable, "-m", "retinue.accel"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "a query and its tensor: 3 on " in ran.stdout
+    if not torch.cuda.is_available():
+        assert "engine: cpu" in ran.stderr
+        assert ran.returncode == 1
 
 
 @pytest.fixture

@@ -498,3 +498,22 @@ def _fit_spread(matrix: Matrix, options: dict[str, Any]) -> Matrix:
         parts = array.from_array(matrix, chunks=(rows, -1)).map_blocks(cupy.asarray)
         fitted = cluster.KMeans(client=client, init="k-means||", **options).fit(parts)
         return np.asarray(cupy.asnumpy(fitted.cluster_centers_), dtype=np.float64)
+
+
+def main() -> int:
+    """Says what there is and puts it to work once: `python -m retinue.accel`; 1 where there is no GPU to work on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    engine = choose_engine(Engine.auto)
+    device = training_device(Accelerator.auto)
+    precision = choose_precision(True, device)
+    print(
+        f"networks train on: {device.type}; with trainer.bf16=true in {precision.name} ({precision.reason})"
+    )
+    told = to_torch(pl.LazyFrame({"x": [1, 2]}).select(pl.col("x").sum()), engine)
+    print(f"a query and its tensor: {told.item():.0f} on {told.device.type}")
+    print(f"memory in GiB: {memory_report()}")
+    return int(not engine.is_gpu or device.type != "cuda")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
