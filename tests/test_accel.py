@@ -346,6 +346,9 @@ def test_a_frame_becomes_a_tensor_on_the_gpu(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings(
+    "default"
+)  # Dask warns of what the machine lacks, such as a free port for its page
 @pytest.mark.parametrize("way", list(KMeansWay))
 def test_cuml_and_scikit_learn_find_the_same_centres(gpu: EngineChoice, way: KMeansWay) -> None:
     if way is KMeansWay.spread:
