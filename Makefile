@@ -55,7 +55,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 .venv-gpu/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/python -m pip install --quiet -c constraints.txt cudf-polars-cu12 polars polars-hash numpy
+	.venv-gpu/bin/python -m pip install --quiet -c constraints.txt cudf-polars-cu12 polars polars-hash numpy hydra-core omegaconf
 	touch $@
 
 .venv-bench/.installed: pyproject.toml constraints.txt

@@ -32,4 +32,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from tests.parity.options import report
+
+    raise SystemExit(main() or report())

@@ -43,3 +43,11 @@ def test_every_link_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_of_the_first_hour_on_a_gpu_has_words_that_resolve() -> None:
+    page = (ROOT / "docs" / "first-hour-gpu.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("    retinue ")]
+    assert [command for command, *_ in commands] == ["worlds", "features", "train", "forecast"]
+    for _, *words in commands[1:]:
+        resolve(words)

@@ -24,8 +24,14 @@ class Spread:
 
     is_here = True
 
-    def __call__(self, work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
-        """Work and items are told to other processes, and must be picklable; work done twice must do no harm."""
+    def __call__(self, work: Callable[[T], U], items: Sequence[T], on_gpu: bool = False) -> Iterator[U]:
+        """Work and items are told to other processes, and must be picklable; work done twice must do no harm.
+
+        Args:
+            work: What is done with an item.
+            items: In the order of the results.
+            on_gpu: Whether the work is better done on a GPU, where the nodes have some.
+        """
         return map(work, items)
 
 
@@ -56,15 +62,17 @@ class OnRay(Spread):
                 raise InputError(f"engine=ray: RAY_ADDRESS={address} cannot be reached ({error}).") from error
         self.ray = ray
 
-    def __call__(self, work: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
-        """As `Spread`; items that end early wait for those before them."""
+    def __call__(self, work: Callable[[T], U], items: Sequence[T], on_gpu: bool = False) -> Iterator[U]:
+        """As `Spread`; items that end early wait for those before them, and an actor that is on a GPU has it alone."""
         if not items:
             return
         data: Any = importlib.import_module("ray.data")
         _quiet(data)
         ray = self.ray
         told = ray.put(work)
-        actors = max(1, min(len(items), int(ray.cluster_resources().get("CPU", 1))))
+        has = ray.cluster_resources()
+        gpus = int(on_gpu and has.get("GPU", 0) >= 1)
+        actors = max(1, min(len(items), int(has.get("GPU" if gpus else "CPU", 1))))
         rows = data.from_items(
             [{PLACE: place, "item": pickle.dumps(item)} for place, item in enumerate(items)],
             override_num_blocks=len(items),
@@ -73,6 +81,7 @@ class OnRay(Spread):
             fn_constructor_args=[told, os.getcwd()],
             batch_size=1,
             num_cpus=1,
+            num_gpus=gpus,
             compute=data.ActorPoolStrategy(min_size=1, max_size=actors),
         )
         early: dict[int, bytes] = {}

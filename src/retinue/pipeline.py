@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import choose_engine, collect
+from retinue.accel import choose_engine, collect, memory_report
 from retinue.cluster import spread_of
 from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys
@@ -376,7 +376,7 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
         instant(text, "UTC")  # a slip is told before hours of work, not after
     check_output(run.folder)
     with only_run(run.folder):
-        choose_engine(options.engine)
+        engine = choose_engine(options.engine)
         write_text(as_yaml(options), run.folder / "config.yaml")
         for stage in chain(until):
             key = stage_key(stage, options)
@@ -388,6 +388,8 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
             WORK[stage](run)
             write_text(json.dumps({"key": key, "files": sizes(run, stage)}), stamp_path(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
+            seen = logging.INFO if engine.is_gpu else logging.DEBUG  # a GPU is full sooner than a host
+            log.log(seen, "%s: memory in GiB %s", stage.value, memory_report())
     return run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retinue.accel import process_count, process_rank
+from retinue.accel import choose_engine, process_count, process_rank, torch_device
 from retinue.cluster import spread_of
 from retinue.config import Options
 from retinue.forecasting.base_model import BaseModel, load_base_model
@@ -42,6 +42,7 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
         if (folder / RUNG).is_file() or not (folder / LAW).is_file()
         else load_base_model(folder)
     )
+    rung.trained.network.to(torch_device(choose_engine(options.engine)))
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
     tokens, spread = TokenStore.open(run.folder / "tokens"), spread_of(options.engine)
     scoring = Scoring(rung, run.store, tokens, run.cutoffs, options.horizons, options.value, spread)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from retinue.forecasting import clocked, scoring
@@ -25,6 +26,7 @@ from retinue.models.amortised import AmortisedLaw
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EXPECTED_ORDERS, FORECASTS, HORIZON_DAYS, InputError
 from tests.forecasting import nets
 from tests.forecasting.nets import HORIZONS, Base, scoring_of
+from tests.models.devices import NO_GPU
 
 KEYS = [str(CUSTOMER_ID), str(CUTOFF), str(HORIZON_DAYS)]
 
@@ -60,6 +62,21 @@ def test_shards_scored_from_the_folder_are_the_base_scored_at_once_by_the_fitted
     assert done == scoring.Scored((0, 1, 2), (), ())
     # the network works in float32, and batches of other sizes round otherwise; exp(-20) tells 20 twenty times as loudly
     assert_frame_equal(whole(tmp_path), at_once(base, scorer), rel_tol=2e-5, abs_tol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
+@pytest.mark.parametrize("which", ["gru", "transformer", "contextual"])
+def test_shards_scored_on_a_gpu_are_those_scored_on_the_cpu(
+    base: Base, which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    scorer, rung = request.getfixturevalue(which)
+    try:
+        rung.trained.network.to("cuda")
+        score(scoring_of(base, rung), tmp_path)
+    finally:
+        rung.trained.network.cpu()
+    assert_frame_equal(whole(tmp_path), at_once(base, scorer), rel_tol=1e-4, abs_tol=1e-6)
 
 
 def test_every_cutoff_asked_for_has_its_rows(base: Base, gru: tuple[Scorer, SavedRung]) -> None:

@@ -14,6 +14,7 @@ from retinue.forecasting.outlook import Array, Outlook, Values, logit
 from retinue.models import clocks as law
 from retinue.models.btyd import LONGEST_WAIT_DAYS
 from retinue.models.clocks import Clocks
+from retinue.models.network import Network
 from retinue.schema import CUSTOMER, CUTOFF
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.resident import Resident, Sampler, resident
@@ -93,8 +94,10 @@ def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: T
         readouts: all at one cutoff.
         context: of `context_of`, where the network asks for one.
     """
-    data = resident(tokens, readouts, trained.vocabulary)
     network = trained.network
+    device = device_of(network)
+    data = resident(tokens, readouts, trained.vocabulary, device=device)
+    context = None if context is None else context.to(device)  # another process may have made it
     parts, rows = [], []
     for people in Sampler(data.lengths, data.counts, READOUTS_PER_BATCH).in_order():
         batch = data.batch(people)
@@ -115,10 +118,14 @@ def context_of(trained: Trained, tokens: Tokens, readouts: Readouts) -> Tensor |
     """
     if trained.network.readout.context is None:
         return None
-    data: Resident = resident(
-        tokens, readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts)))), trained.vocabulary
-    )
+    some = readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts))))
+    data: Resident = resident(tokens, some, trained.vocabulary, device=device_of(trained.network))
     return trained.network.summarise(data.batch(np.arange(len(data.lengths))))
+
+
+def device_of(network: Network) -> torch.device:
+    """Where the network stands; what it reads must be there too."""
+    return network.power_raw.device
 
 
 def by_customer(buyers: pl.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -127,11 +134,11 @@ def by_customer(buyers: pl.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int6
 
 
 def joined(parts: Sequence[Clocks], place: Tensor) -> Clocks:
-    """Clocks of several batches as one, in the order of `place`, in float64."""
+    """Clocks of several batches as one, in the order of `place`, in float64, on the host."""
     columns = {}
     for name, value in vars(parts[0]).items():
-        rows = torch.cat([getattr(part, name) for part in parts])[place] if value.ndim else value
-        columns[name] = rows.double()
+        rows = torch.cat([getattr(part, name) for part in parts]).cpu()[place] if value.ndim else value
+        columns[name] = rows.double().cpu()
     return Clocks(**columns)
 
 

@@ -181,7 +181,7 @@ def grid_at(
 
 
 def _sampled(known: pl.LazyFrame, engine: EngineChoice, most: int) -> pl.LazyFrame:
-    codes = collect(buyer_codes(known), engine)[CUSTOMER]
+    codes = collect(buyer_codes(known), engine, whole_base=True)[CUSTOMER]
     if len(codes) > most:
         known = known.filter(pl.col(CUSTOMER) <= int(np.sort(codes.to_numpy())[most - 1]))
-    return collect(known, engine).lazy()
+    return collect(known, engine, whole_base=True).lazy()

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from retinue.accel import training_device
 from retinue.cluster import HERE, Spread
-from retinue.config import ValueOptions
+from retinue.config import Accelerator, ValueOptions
 from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
 from retinue.features.catalogue import Feature
@@ -210,13 +211,12 @@ def score(
         _remove_others(out, shards)
     found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
     mine = share.of(shards)
-    if scoring.spread.is_here or all(_stands(out, shard, key) for shard in mine):
-        job = scoring
-    else:  # what all shards share is found once, and told to every process
-        scoring.moments  # noqa: B018
+    work = partial(_score_one, scoring, out, key)
+    if not scoring.spread.is_here and not all(_stands(out, shard, key) for shard in mine):
         job = replace(scoring, spread=HERE)
-        job.__dict__["moments"] = scoring.moments
-    ended = scoring.spread(partial(_score_one, job, out, key), mine)
+        job.__dict__["moments"] = scoring.moments  # found once, and told to every process
+        work = partial(_score_elsewhere, job, out, key)
+    ended = scoring.spread(work, mine, on_gpu=True)
     for done, (shard, what) in enumerate(zip(mine, ended, strict=True), 1):
         found[what].append(shard)
         if report is not None:
@@ -249,6 +249,12 @@ def totals(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     ]
     added = pl.concat(part.group_by(keys).agg(sums) for part in parts).group_by(keys).agg(pl.all().sum())
     return FORECASTS_SUMMARY.check(added.select(FORECASTS_SUMMARY.schema.names()).sort(keys))
+
+
+def _score_elsewhere(scoring: Scoring, out: Path, key: str, shard: int) -> str:
+    """In a process that may have a GPU of its own."""
+    scoring.rung.trained.network.to(training_device(Accelerator.auto))
+    return _score_one(scoring, out, key, shard)
 
 
 def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retinue.forecasting.blend import Blend
 from retinue.forecasting.calibration import Recalibrated
-from retinue.forecasting.clocked import READOUTS_PER_BATCH, context_of
+from retinue.forecasting.clocked import READOUTS_PER_BATCH, context_of, device_of
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.trees import FIRST_DAYS, Trees, matrix
@@ -92,7 +92,9 @@ def _of_network(
     if context is None:
         context = context_of(trained, rung.tokens, readouts)
     days = trained.season.business_days(local_day(cutoff, rung.zone), np.array([horizon_days], np.float64))
-    data = resident(rung.tokens, readouts, trained.vocabulary)
+    device = device_of(trained.network)
+    context = None if context is None else context.to(device)
+    data = resident(rung.tokens, readouts, trained.vocabulary, device=device)
     places, parts = [], []
     for people in Sampler(data.lengths, data.counts, READOUTS_PER_BATCH).in_order():
         batch = data.batch(people)
@@ -122,7 +124,7 @@ def _log_odds(
     """Of churn, (R,), from embedded tokens (N, width)."""
     states = network.encoder(embedded, batch.gaps[:, 0], batch.cu_seqlens, longest)
     clocks = network.read(states.index_select(0, batch.at), batch, context)
-    mass = law.log_hazard_mass(clocks, torch.from_numpy(days)[None].float())[:, 0].exp()
+    mass = law.log_hazard_mass(clocks, torch.from_numpy(days)[None].to(embedded))[:, 0].exp()
     return -mass - torch.log(-torch.expm1(-mass))
 
 
@@ -140,4 +142,4 @@ def integrated(odds: Callable[[Tensor], Tensor], embedded: Tensor, start: Tensor
         point = (start + float(node) * (embedded - start)).detach().requires_grad_()
         (slope,) = torch.autograd.grad(odds(point).sum(), point)
         total += float(weight) * slope
-    return np.asarray(((embedded - start) * total).sum(1).double().numpy())
+    return np.asarray(((embedded - start) * total).sum(1).double().cpu().numpy())

@@ -20,8 +20,8 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from retinue.accel import matmul_rate
-from retinue.config import Accelerator, ModelOptions, Options, TrainerOptions, TrainingOptions
+from retinue.accel import choose_precision, float32_products, matmul_rate, training_device
+from retinue.config import ModelOptions, Options, TrainerOptions, TrainingOptions
 from retinue.events.store import write_table, write_text
 from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape
@@ -239,8 +239,11 @@ def trainer_of(asked: TrainerOptions, training: TrainingOptions) -> lightning.Tr
     """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    on_gpu = _on_gpu(asked)
+    device = training_device(asked.accelerator)
+    on_gpu = device.type == "cuda"
     many = asked.devices * asked.nodes > 1
+    precision = choose_precision(asked.bf16, device)
+    log.debug("precision: %s (%s)", precision.name, precision.reason)
     # A base without labels has embeddings that no loss reaches; DDP must look which.
     spread = DDPStrategy(process_group_backend=None if on_gpu else "gloo", find_unused_parameters=True)
     return lightning.Trainer(
@@ -248,7 +251,7 @@ def trainer_of(asked: TrainerOptions, training: TrainingOptions) -> lightning.Tr
         devices=asked.devices,
         num_nodes=asked.nodes,
         strategy=spread if many else "auto",
-        precision="bf16-mixed" if asked.bf16 and on_gpu else "32-true",
+        precision=precision.name,
         max_steps=training.steps,
         gradient_clip_val=training.clip,
         use_distributed_sampler=False,
@@ -260,13 +263,6 @@ def trainer_of(asked: TrainerOptions, training: TrainingOptions) -> lightning.Tr
     )
 
 
-def _on_gpu(asked: TrainerOptions) -> bool:
-    there = torch.cuda.is_available()
-    if asked.accelerator is Accelerator.gpu and not there:
-        raise InputError("trainer.accelerator=gpu: no CUDA device is here. Give trainer=cpu.")
-    return there and asked.accelerator is not Accelerator.cpu
-
-
 def run_steps(
     trainer: lightning.Trainer,
     module: SequenceModule,
@@ -276,7 +272,7 @@ def run_steps(
     """Fits; Ctrl-C comes through as such, where Lightning would end the process."""
     stops = signal.getsignal(signal.SIGINT)
     try:
-        with _quiet():
+        with _quiet(), float32_products(str(trainer.precision)):
             trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     except SystemExit as error:
         raise KeyboardInterrupt from error
