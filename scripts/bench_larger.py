@@ -3,8 +3,8 @@
 python scripts/bench_larger.py 1_000_000 10_000_000 100_000_000 [--folder FOLDER] [--shard 2_000_000]
 
 Simulated orders (Pareto/NBD, about ten a customer in two years), prepared, turned into features, and forecast with the base
-model that comes with retinue; the totals stand at the end. Shards have the same size whatever the size of the base, and so
-should the memory. What a killed run has finished is kept if the folder is given again.
+model that comes with retinue by as many processes as there are cores; the totals stand at the end. Shards have the same size
+whatever the size of the base, and so should the memory. What a killed run has finished is kept if the folder is given again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def words(folder: Path, shard: int) -> list[str]:
     ]  # fmt: skip
 
 
-def stage(name: str, folder: Path, shards: int) -> None:
+def stage(name: str, folder: Path, shards: int, rank: int = 0, processes: int = 1) -> None:
     """One stage, in a process of its own, so that its peak memory is its own; prints seconds and GiB."""
     from retinue.config import resolve  # noqa: PLC0415
     from retinue.events.prepare import prepare  # noqa: PLC0415
@@ -67,12 +67,11 @@ def stage(name: str, folder: Path, shards: int) -> None:
     from retinue.events.timeline import instant  # noqa: PLC0415
     from retinue.features.table import build  # noqa: PLC0415
     from retinue.forecasting.base_model import load_base_model  # noqa: PLC0415
-    from retinue.forecasting.scoring import Scoring, score  # noqa: PLC0415
+    from retinue.forecasting.scoring import Scoring, Share, score  # noqa: PLC0415
     from retinue.sequences.tokens import TokenStore, write_tokens  # noqa: PLC0415
 
     options = resolve(words(folder, shards))
     out = folder / "out"
-    start = time.perf_counter()
     if name == "prepare":
         prepare(options.data, out / "events", shards)
     else:
@@ -87,11 +86,8 @@ def stage(name: str, folder: Path, shards: int) -> None:
             scoring = Scoring(
                 rung, store, TokenStore.open(out / "tokens"), cutoffs, options.horizons, options.value
             )
-            done = score(scoring, out)
-            assert done.totals is not None
-            print(done.totals.write_json(), file=sys.stderr)
-    seconds = time.perf_counter() - start
-    print(f"{seconds:.1f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}")
+            score(scoring, out, Share(rank, processes))
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}")
 
 
 def one_size(folder: Path, orders: int, per_shard: int) -> None:
@@ -109,19 +105,38 @@ def one_size(folder: Path, orders: int, per_shard: int) -> None:
     for name in STAGES:
         done = folder / f"{name}.done"
         if not done.is_file():
-            command = [sys.executable, __file__, "--stage", name, str(folder), str(shards)]
-            ran = subprocess.run(command, check=True, capture_output=True, text=True)
-            if name == "forecast":
-                (folder / "totals.json").write_text(ran.stderr)
-            done.write_text(ran.stdout)
-        seconds, peak = map(float, done.read_text().split())
-        print(f"{name:>13} {seconds:>9.1f} s {made / seconds:>12,.0f} rows/s {peak:>7.2f} GiB", flush=True)
-    print(f"{'totals':>13} {(folder / 'totals.json').read_text().strip().splitlines()[-1]}", flush=True)
+            start = time.perf_counter()
+            peaks = ran(name, folder, shards, (os.cpu_count() or 1) if name == "forecast" else 1)
+            done.write_text(f"{time.perf_counter() - start:.1f} {' '.join(peaks)}")
+        seconds, *most = map(float, done.read_text().split())
+        each = " + ".join(f"{peak:.2f}" for peak in most)
+        print(f"{name:>13} {seconds:>9.1f} s {made / seconds:>12,.0f} rows/s {each:>12} GiB", flush=True)
+    totals = pl.read_parquet(folder / "out" / "forecasts_summary.parquet").row(0, named=True)
+    print(
+        "; ".join(
+            f"{name}: {value:,.0f}" for name, value in totals.items() if isinstance(value, (int, float))
+        )
+    )
+
+
+def ran(name: str, folder: Path, shards: int, processes: int) -> list[str]:
+    """Peak memory of each process of a stage."""
+    threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
+    children = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--stage", name, str(folder), str(shards), str(rank), str(processes)],
+            stdout=subprocess.PIPE, text=True, env=os.environ | threads,
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    told = [child.communicate()[0] for child in children]
+    assert not any(child.returncode for child in children), f"{name} failed"
+    return [line.strip() for line in told]
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--stage"]:
-        stage(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        stage(sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:]))
         return
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("orders", nargs="*", type=lambda text: int(text.replace("_", "")), default=[1_000_000])
