@@ -28,10 +28,11 @@ from retinue.sequences.batches import Batch
 from retinue.sequences.season import Season
 from retinue.sequences.vocabulary import BINS
 from retinue.training.checkpoint import CARD, Trained, about_code, edges_tensor, save_checkpoint, shape_card
-from retinue.training.ema import put_on
-from retinue.training.fit import KEY, last_of, run_steps, trainer_of
+from retinue.training.fit import KEY, last_of
 from retinue.training.module import Part, SequenceModule, Step
 from retinue.training.objective import count_scores
+from retinue.training.sharding import wearing
+from retinue.training.trainer import compiles, is_sharded, run_steps, trainer_of
 from retinue.training.watch import LAST, Heard, Watch
 from retinue.worlds.prior import HELD_OUT, Family
 
@@ -71,13 +72,14 @@ def pretrain(options: Options, out: Path, heard: Heard | None = None) -> Pretrai
         (family, _base(stream, family, JUDGED_SALT, i)) for i, family in enumerate(_families(asked.judged))
     ]
     network = _network(stream, asked, options.seed)
-    module = SequenceModule(network, training, options.trainer.compile)
+    network.encoder.recompute = options.trainer.recompute
+    compiled = compiles(options.trainer, trainer.strategy.root_device)
+    module = SequenceModule(network, training, compiled, sharded=is_sharded(options.trainer))
     watch = Watch(module, _Judge([batch for _, batch in judged]), training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):
         run_steps(trainer, module, StreamData(stream, asked.workers), start)
-    put_on(network, watch.best)
-    network.cpu().eval()
+    network = wearing(network, watch.best, torch.device("cpu")).eval()
     card = about_code() | {
         "key": key,
         "options": {"pretraining": asdict(asked), "seed": options.seed},

@@ -46,14 +46,21 @@ class Truth:
         following = {name: column[tokens] for name, column in self.following.items()}
         return Targets(window, before, until, horizon, orders, gross, refunds, **following)
 
-    def random_days(self, readouts: Tensor, horizons: int, generator: torch.Generator) -> Tensor:
-        """Whole days, log-uniform from 1 to the observed window, and the whole window last, (R, H)."""
+    def random_days(self, readouts: Tensor, lot: Tensor) -> Tensor:
+        """Whole days, log-uniform from 1 to the observed window, and the whole window last, (R, H).
+
+        Args:
+            readouts: (R,) indices.
+            lot: (R, H - 1) of `lots`.
+        """
         seen = self.days[self.which[readouts]][:, None]
-        lot = torch.rand(len(readouts), horizons - 1, generator=generator, dtype=torch.float64).to(
-            seen.device
-        )
-        days = torch.exp(lot * torch.log(seen + 1.0)).long().clamp(min=1)
+        days = torch.exp(lot.to(seen.device) * torch.log(seen + 1.0)).long().clamp(min=1)
         return torch.cat([torch.minimum(days, seen), seen], dim=1)
+
+
+def lots(readouts: int, horizons: int, generator: torch.Generator) -> Tensor:
+    """What `Truth.random_days` needs, drawn on the host, so that every device has the same."""
+    return torch.rand(readouts, horizons - 1, generator=generator, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -93,14 +100,17 @@ class Resident:
         generator: torch.Generator | None = None,
         horizons: int = HORIZONS,
         days: int | None = None,
+        among: Ints | None = None,
     ) -> Batch:
         """All readouts of some customers, and the tokens they need.
 
         Args:
             people: Indices below P.
-            generator: Draws the horizons of the targets (on the host, so that every device draws the same).
+            generator: Draws the horizons of the targets.
             horizons: How many there are; the last is the whole observed window.
             days: In place of random horizons, this one, or the whole window where that is shorter.
+            among: Customers whom these are some of, in the same order: horizons are drawn for all of them, so that
+                a customer's do not depend on which of the others are in the batch.
         """
         begins, lengths = self._begins[people], self.lengths[people]
         seqlens = np.concatenate([[0], np.cumsum(lengths)])
@@ -113,7 +123,7 @@ class Resident:
             if days is not None:
                 asked = seen.clamp(max=days)
             elif generator is not None:
-                asked = self.truth.random_days(read, horizons, generator)
+                asked = self.truth.random_days(read, self._lots(people, among, horizons, generator))
             else:
                 asked = seen
             targets = self.truth.targets(picked, read, asked)
@@ -125,6 +135,14 @@ class Resident:
             group=torch.from_numpy(np.unique(self._which[rows], return_inverse=True)[1]).to(self.device),
             targets=targets,
         ).check()
+
+    def _lots(self, people: Ints, among: Ints | None, horizons: int, generator: torch.Generator) -> Tensor:
+        everybody = people if among is None else among
+        drawn = lots(int(self.counts[everybody].sum()), horizons, generator)
+        if len(everybody) == len(people):
+            return drawn
+        asked = np.repeat(np.isin(everybody, people), self.counts[everybody])
+        return drawn[torch.from_numpy(asked)]
 
 
 def resident(
