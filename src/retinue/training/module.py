@@ -82,6 +82,7 @@ class SequenceModule(lightning.LightningModule):
         compiled: bool = False,
         proximity: float = 0.0,
         sharded: bool = False,
+        own_rows: bool = False,
     ) -> None:
         """Trains a network.
 
@@ -91,12 +92,13 @@ class SequenceModule(lightning.LightningModule):
             compiled: torch.compile the losses.
             proximity: what the squared distance of the weights from where they start costs.
             sharded: split the weights among the processes.
+            own_rows: steps know the rows of their own process only, as if all had as many.
         """
         super().__init__()
         self.proximity = proximity
         self.begun = [each.detach().clone() for each in network.parameters()] if proximity else []
         self.network = network
-        self.sharded = sharded
+        self.sharded, self.own_rows = sharded, own_rows
         self.weights: Tensor
         self.training_options = training
         self.register_buffer("weights", torch.tensor(term_weights(training)), persistent=False)
@@ -124,8 +126,10 @@ class SequenceModule(lightning.LightningModule):
             self._seed(part.seed)
             told = self.sums_of(part.batch, part.max_len)
             sums.append(0.0 * told if part.idle else told)
-        rows = (step.readouts,) * (len(self.weights) - 1) + (step.tokens,)
-        terms = torch.stack(sums).sum(0) / torch.tensor(rows, device=self.device)
+        rows = torch.tensor([step.readouts] * (len(self.weights) - 1) + [step.tokens], device=self.device)
+        if self.own_rows:
+            rows = self.trainer.strategy.reduce(rows, reduce_op="mean")
+        terms = torch.stack(sums).sum(0) / rows
         loss: Tensor = terms @ self.weights
         told = loss.detach() + self._pull() if step.is_last else loss.detach()
         seen = torch.cat([told[None], terms.detach()])
