@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from threadpoolctl import threadpool_limits
 
 from retinue import accel
-from retinue.accel import EngineChoice, choose_engine, collect, kmeans, torch_device
+from retinue.accel import EngineChoice, choose_engine, collect, data_device, data_fit, kmeans, torch_device
 from retinue.config import Engine
 from retinue.schema import InputError
 
 CPU = EngineChoice(Engine.cpu, "a test")
+CPU_DEVICE = torch.device("cpu")
 GPU = EngineChoice(Engine.gpu, "a test")
 
 
@@ -81,6 +83,17 @@ def test_collect_hands_the_query_to_the_engine(monkeypatch: pytest.MonkeyPatch) 
 
 def test_tensors_live_on_the_cpu_without_a_gpu() -> None:
     assert torch_device(CPU).type == "cpu"
+
+
+@pytest.mark.parametrize(("needed", "there"), [(0, True), (500, True), (501, False)])
+def test_data_take_half_of_what_is_free_on_a_gpu_at_most(
+    needed: int, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data_fit(needed, 1_000) is there
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000, 8_000))
+    gpu = torch.device("cuda", 1)
+    assert data_device(needed, gpu) == (gpu if there else CPU_DEVICE)
+    assert data_device(10**15, CPU_DEVICE) == CPU_DEVICE
 
 
 def blobs() -> np.ndarray:

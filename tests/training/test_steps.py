@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 from retinue.config import ModelOptions, Options
 from retinue.sequences.resident import Resident, Sampler, resident
-from retinue.training.data import TOKENS_PER_BUCKET, Steps, judged_parts, shared_out
+from retinue.training.data import TOKENS_PER_BUCKET, Steps, ahead, judged_parts, shared_out
 from retinue.training.ema import WeightAverage
 from retinue.training.fit import new_network
 from retinue.training.module import Schedule, SequenceModule, Step
@@ -193,6 +194,42 @@ def test_held_out_readouts_are_looked_at_once_by_all_together(
     counted = [len(part.batch.at) for parts in told for part in parts if not part.idle]
     assert len(counted) > processes
     assert sum(counted) == data.counts.sum()
+
+
+def test_steps_from_the_host_are_begun_a_step_ahead() -> None:
+    begun: list[int] = []
+
+    def steps() -> Iterator[Step]:
+        for index in range(4):
+            begun.append(index)
+            yield Step(index, (), 1.0, 1.0, 0.0)
+
+    seen = []
+    for step in ahead(steps(), torch.device("cpu")):
+        seen.append(step.index)
+        assert begun[-1] == min(step.index + 1, 3)
+    assert seen == [0, 1, 2, 3]
+    assert not list(ahead(iter(()), torch.device("cpu")))
+
+
+def test_a_batch_goes_where_it_is_wanted(data: Resident) -> None:
+    """From the host, where the data do not fit; the data can be counted and moved as a whole."""
+    assert not data.is_far
+    far = replace(data, device=torch.device("meta"))
+    assert far.is_far
+    assert far.home.type == "cpu"
+    batch = far.batch(np.arange(3), torch.Generator())
+    columns = [*vars(batch).values(), *vars(batch.targets).values()]
+    tensors = [column for column in columns if isinstance(column, torch.Tensor)]
+    assert len(tensors) > 20
+    assert {column.device.type for column in tensors} == {"meta"}
+    moved = data.at(torch.device("meta"))
+    assert moved.home.type == "meta"
+    assert moved.bytes == data.bytes > data.tokens["calendar"].nbytes + data.readouts["features"].nbytes
+    assert moved.truth is not None
+    assert {
+        each.device.type for each in (moved.truth.future.time, moved.truth.start.first, *moved.truth.order)
+    } == {"meta"}
 
 
 def test_padding_is_told(data: Resident) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -58,11 +59,16 @@ class Steps:
         return self.training.steps * self.pieces
 
     def __iter__(self) -> Iterator[Step]:
+        steps = self._built()
+        for step in ahead(steps, self.data.device) if self.data.is_far else steps:
+            yield from step.split(self.pieces)
+
+    def _built(self) -> Iterator[Step]:
         for index, buckets in enumerate(self._plan()):
             if index >= self.training.steps:
                 return
             if index >= self.start:
-                yield from self._step(index, buckets).split(self.pieces)
+                yield self._step(index, buckets)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing that the trainer's step does not say."""
@@ -106,6 +112,28 @@ class Steps:
         # shares of one bucket must not lose the same hidden numbers
         seed = draw if self.mixed else draw + self.rank
         return Part(batch, int(self.data.lengths[people].max()), seed)
+
+
+def ahead(steps: Iterator[Step], device: torch.device) -> Iterator[Step]:
+    """Each step once the next one is begun, on a stream of its own: its copies run beside the work on this one."""
+    cards = torch.get_device_module(device)
+    side = cards.Stream()
+    waiting: list[tuple[Step, Any]] = []
+    while True:
+        with cards.stream(side):
+            step = next(steps, None)
+            if step is not None:
+                waiting.append((step, side.record_event()))
+        if not waiting:
+            return
+        if step is None or len(waiting) > 1:
+            first, copied = waiting.pop(0)
+            stream = cards.current_stream()
+            stream.wait_event(copied)
+            if device.type == "cuda":
+                for part in first.parts:
+                    part.batch.used_on(stream)
+            yield first
 
 
 def shared_out(

@@ -226,9 +226,9 @@ def _resident(task: Task, readouts: Readouts, device: torch.device) -> Resident:
 def _neutral(data: Resident) -> Tensor:
     """The raw forecast that is right for the base on average, from the whole windows of its readouts."""
     assert data.truth is not None
-    rows = torch.arange(len(data.truth.which), device=data.device)
+    rows = torch.arange(len(data.truth.which), device=data.home)
     days = data.truth.days[data.truth.which][:, None]
-    none = torch.zeros(0, dtype=torch.long, device=data.device)
+    none = torch.zeros(0, dtype=torch.long, device=data.home)
     seen = data.truth.targets(none, rows, days)
     orders, window, gross, refunds = (
         float(column.double().sum()) for column in (seen.orders, seen.window, seen.gross, seen.refunds)

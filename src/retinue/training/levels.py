@@ -37,10 +37,11 @@ def settle(network: Network, data: Resident, training: TrainingOptions, seed: in
     weights = torch.tensor(term_weights(training)[:-1], device=data.device)
     lot = torch.Generator().manual_seed(seed)
     total = len(data.truth.which)
-    rows = torch.randperm(total, generator=lot)[:MOST_READOUTS].to(data.device)
+    rows = torch.randperm(total, generator=lot)[:MOST_READOUTS].to(data.home)
     days = data.truth.random_days(rows, lots(len(rows), training.horizons, lot))
-    targets = data.truth.targets(torch.zeros(0, dtype=torch.long, device=data.device), rows, days)
-    anchor = data.readouts["anchor"][rows] if network.shape.free_clocks else None
+    none = torch.zeros(0, dtype=torch.long, device=data.home)
+    targets = data.truth.targets(none, rows, days).to(data.device)
+    anchor = data.readouts["anchor"][rows].to(data.device) if network.shape.free_clocks else None
     last = network.readout.out[-1]
     assert isinstance(last, nn.Linear)
     before = last.bias.detach().clone()
