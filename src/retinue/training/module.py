@@ -188,7 +188,7 @@ class SequenceModule(lightning.LightningModule):
             {"params": matrices, "weight_decay": asked.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        fused = self.device.type == "cuda"
+        fused = self.device.type == "cuda"  # on a CPU it would save half a millisecond of half a second
         optimiser = torch.optim.AdamW(groups, lr=asked.learning_rate, betas=(0.9, 0.98), fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, Schedule(asked.steps, asked.warmup_share))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
