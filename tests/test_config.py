@@ -91,6 +91,8 @@ def test_presets_of_model_and_trainer() -> None:
     options = resolve(["model=transformer", "trainer=ddp", "training.steps=7", "model.width=32"])
     assert (options.model.encoder, options.model.layers, options.model.width) == (Encoder.transformer, 2, 32)
     assert (options.trainer.devices, options.training.steps) == (2, 7)
+    with pytest.raises(InputError, match=r"cannot go with trainer\.recompute=true"):
+        resolve(["trainer.compile=true", "trainer.recompute=true"])
     assert resolve(["trainer=fsdp"]).trainer.strategy is Strategy.fsdp
     assert resolve(["trainer=ddp"]).trainer.strategy is Strategy.ddp
 

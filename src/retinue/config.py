@@ -411,7 +411,7 @@ class TrainerOptions:
     )
     bf16: bool = option(False, "16-bit products; on a GPU only")
     compile: bool | None = option(
-        None, "torch.compile, minutes before the first step; null = on a GPU, unless the weights are split"
+        None, "torch.compile, minutes before the first step; null = on a GPU, without fsdp and recompute"
     )
 
 
@@ -654,6 +654,10 @@ def _check_training(model: ModelOptions, trainer: TrainerOptions, training: Trai
         _within(name, value, low, high)
     if model.width % (2 * model.heads):
         raise ValueError(f"model.width={model.width}: must be a multiple of 2 × model.heads ({model.heads}).")
+    if trainer.compile and trainer.recompute:  # torch 2.13 fails to trace the two together
+        raise ValueError(
+            "trainer.compile=true: cannot go with trainer.recompute=true. Set one of them to false."
+        )
 
 
 def _whole_days(value: Any) -> list[int]:

@@ -64,10 +64,10 @@ def is_sharded(asked: TrainerOptions) -> bool:
 
 
 def compiles(asked: TrainerOptions, device: torch.device) -> bool:
-    """Whether the losses are compiled; where nothing is said, on a GPU that holds all weights."""
+    """Whether the losses are compiled; where nothing is said, on a GPU, unless weights are split or much is remade."""
     if asked.compile is not None:
         return asked.compile
-    return device.type == "cuda" and not is_sharded(asked)
+    return device.type == "cuda" and not asked.recompute and not is_sharded(asked)
 
 
 def _on_gpu(asked: TrainerOptions) -> bool:
