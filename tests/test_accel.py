@@ -33,6 +33,8 @@ from retinue.accel import (
     choose_precision,
     collect,
     cudf_engine,
+    data_device,
+    data_fit,
     fit_as_planned,
     float32_products,
     kmeans,
@@ -48,6 +50,7 @@ from retinue.schema import InputError
 from tests.models.devices import NO_GPU
 
 CPU = EngineChoice(Engine.cpu, "a test")
+CPU_DEVICE = torch.device("cpu")
 GPU = EngineChoice(Engine.gpu, "a test")
 SPILL_VARIABLE = "RAPIDSMPF_SPILL_DEVICE_LIMIT"
 no_cudf = pytest.mark.skipif(find_spec("cudf_polars") is not None, reason="cudf-polars is installed")
@@ -147,6 +150,17 @@ def test_a_tensor_is_not_the_memory_of_its_frame() -> None:
 
 def test_tensors_live_on_the_cpu_without_a_gpu() -> None:
     assert torch_device(CPU).type == "cpu"
+
+
+@pytest.mark.parametrize(("needed", "there"), [(0, True), (500, True), (501, False)])
+def test_data_take_half_of_what_is_free_on_a_gpu_at_most(
+    needed: int, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data_fit(needed, 1_000) is there
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000, 8_000))
+    gpu = torch.device("cuda", 1)
+    assert data_device(needed, gpu) == (gpu if there else CPU_DEVICE)
+    assert data_device(10**15, CPU_DEVICE) == CPU_DEVICE
 
 
 def blobs() -> np.ndarray:

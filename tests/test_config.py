@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Encoder, Rung, as_yaml, option_lines, presets, resolve
+from retinue.config import Encoder, Rung, Strategy, as_yaml, option_lines, presets, resolve
 from retinue.schema import InputError
 from tests.golden.freeze_options import option_tree
 
@@ -56,7 +56,7 @@ def test_lists_of_cutoffs_and_horizons() -> None:
         ("data.columns.custommer_id=a", "Did you mean data.columns.customer_id?"),
         ("data=foo", "there are cdnow"),
         ("model=lstm", "there are gru, transformer"),
-        ("trainer=tpu", "there are cpu, ddp, gpu"),
+        ("trainer=tpu", "there are cpu, ddp, fsdp, gpu"),
         ("model.width=36", "multiple of 2 × model.heads"),
         ("training.buckets=0", "between 1"),
         ("horizon_days=soon", "whole days"),
@@ -91,8 +91,10 @@ def test_presets_of_model_and_trainer() -> None:
     options = resolve(["model=transformer", "trainer=ddp", "training.steps=7", "model.width=32"])
     assert (options.model.encoder, options.model.layers, options.model.width) == (Encoder.transformer, 2, 32)
     assert (options.trainer.devices, options.training.steps) == (2, 7)
-    with pytest.raises(InputError, match="multiple of the processes"):
-        resolve(["trainer=ddp", "training.buckets=3"])
+    with pytest.raises(InputError, match=r"cannot go with trainer\.recompute=true"):
+        resolve(["trainer.compile=true", "trainer.recompute=true"])
+    assert resolve(["trainer=fsdp"]).trainer.strategy is Strategy.fsdp
+    assert resolve(["trainer=ddp"]).trainer.strategy is Strategy.ddp
 
 
 def test_the_option_tree_changes_only_on_purpose() -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Matrix = npt.NDArray[np.float64]
 
+STORE_SHARE = (
+    0.5  # of a GPU's free memory that data may take; weights, gradients and hidden numbers need the rest
+)
 FIRST_ROWS = 1_000
 REPEATS = 4
 GIB = 2**30
@@ -245,6 +248,21 @@ def torch_device(engine: EngineChoice) -> torch.device:
     import torch  # noqa: PLC0415  as above
 
     return torch.device("cuda" if engine.is_gpu and torch.cuda.is_available() else "cpu")
+
+
+def data_fit(needed: int, free: int) -> bool:
+    """Whether data of so many bytes may lie on a device with so many free, with `STORE_SHARE` of these at most."""
+    return needed <= STORE_SHARE * free
+
+
+def data_device(needed: int, device: torch.device) -> torch.device:
+    """Where data of so many bytes lie that a network on a device reads: there, or on the host where they do not fit."""
+    import torch  # noqa: PLC0415  as above
+
+    if device.type != "cuda" or data_fit(needed, torch.cuda.mem_get_info(device)[0]):
+        return device
+    log.info("data: %.1f GB stay on the host, they do not fit on the GPU", needed / 1e9)
+    return torch.device("cpu")
 
 
 def xgboost_device(engine: EngineChoice) -> str:

@@ -70,6 +70,13 @@ class Accelerator(Enum):
     gpu = "gpu"
 
 
+class Strategy(Enum):
+    """What several processes that train one network keep; ddp is all of it in each, fsdp a share in each."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class Tracking(Enum):
     """Where Weights & Biases keeps what a command found; auto is offline for trainings, off for the rest."""
 
@@ -394,8 +401,19 @@ class TrainerOptions:
     accelerator: Accelerator = option(Accelerator.cpu, "auto, cpu or gpu")
     devices: int = option(1, "processes per node, one GPU each where there are any")
     nodes: int = option(1, "machines")
+    strategy: Strategy = option(
+        Strategy.ddp, "of several processes: ddp, or fsdp (weights and optimiser are split among them)"
+    )
+    accumulate: int = option(
+        1, "backward passes per step, each over a part of the buckets: the same step in less memory"
+    )
+    recompute: bool = option(
+        False, "hidden numbers of the encoder are made again in the backward pass: less memory, more time"
+    )
     bf16: bool = option(False, "16-bit products; on a GPU only")
-    compile: bool = option(False, "torch.compile; minutes before the first step")
+    compile: bool | None = option(
+        None, "torch.compile, minutes before the first step; null = on a GPU, without fsdp and recompute"
+    )
 
 
 @dataclass
@@ -404,7 +422,7 @@ class TrainingOptions:
 
     steps: int = option(500, "optimiser steps at most")
     readouts: int = option(2_048, "customers at cutoffs per step, over all processes")
-    buckets: int = option(4, "groups of like lengths that make up a step; processes share them out")
+    buckets: int = option(4, "groups of like lengths that make up a step; each process has its share of each")
     horizons: int = option(4, "horizons per readout and step: random ones, and the whole window")
     learning_rate: float = option(5e-4, "peak of warm-up and cosine")
     weight_decay: float = option(0.05, "of AdamW")
@@ -469,7 +487,7 @@ class Options:
     experiments: ExperimentOptions = option(ExperimentOptions, "a randomised experiment")
     worlds: WorldOptions = option(WorldOptions, "simulated bases")
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
-    trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp")
+    trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp, fsdp")
     training: TrainingOptions = option(TrainingOptions, "how a network learns")
     pretraining: PretrainingOptions = option(PretrainingOptions, "how the base model learns")
     scoring: ScoringOptions = option(ScoringOptions, "which part of the base a process scores")
@@ -618,6 +636,7 @@ def _check_training(model: ModelOptions, trainer: TrainerOptions, training: Trai
         ("model.family_dropout", model.family_dropout, 0.0, 0.9),
         ("trainer.devices", trainer.devices, 1, 1_024),
         ("trainer.nodes", trainer.nodes, 1, 1_024),
+        ("trainer.accumulate", trainer.accumulate, 1, 4_096),
         ("training.steps", training.steps, 1, 10**8),
         ("training.readouts", training.readouts, 1, 10**7),
         ("training.buckets", training.buckets, 1, 4_096),
@@ -638,11 +657,9 @@ def _check_training(model: ModelOptions, trainer: TrainerOptions, training: Trai
         _within(name, value, low, high)
     if model.width % (2 * model.heads):
         raise ValueError(f"model.width={model.width}: must be a multiple of 2 × model.heads ({model.heads}).")
-    processes = trainer.devices * trainer.nodes
-    if training.buckets % processes:
+    if trainer.compile and trainer.recompute:  # torch 2.13 fails to trace the two together
         raise ValueError(
-            f"training.buckets={training.buckets}: must be a multiple of the processes, trainer.devices × trainer.nodes"
-            f" = {processes}."
+            "trainer.compile=true: cannot go with trainer.recompute=true. Set one of them to false."
         )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,10 @@ from retinue.pretraining.pretrained import LAW, Pretrained, load_pretrained
 from retinue.schema import InputError
 from retinue.training.checkpoint import CARD
 from retinue.training.watch import LAST, Watch
+from tests.pretraining import on_processes
 from tests.pretraining.conftest import TINY
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_is_saved_says_what_it_is_and_is_not_made_twice(tiny_folder: Path, tiny: Pretrained) -> None:
@@ -69,3 +75,38 @@ def test_a_broken_folder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / LAW).write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"law\.safetensors cannot be read"):
         load_pretrained(tmp_path)
+
+
+def test_a_step_has_a_base_for_every_pass(tmp_path: Path) -> None:
+    options = on_processes.asked(["trainer.accumulate=6"])
+    with pytest.raises(InputError, match=r"pretraining\.bases=5: must be at least"):
+        fit.pretrain(options, tmp_path)
+
+
+def test_pieces_teach_what_the_whole_step_does(few_edges: None, tmp_path: Path) -> None:
+    whole, cut = (
+        fit.pretrain(
+            on_processes.asked([f"trainer.accumulate={n}", "trainer.recompute=true"]), tmp_path / str(n)
+        )
+        for n in (1, 2)
+    )
+    expected, found = whole.trained.curve["loss"].to_list(), cut.trained.curve["loss"].to_list()
+    assert found == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("trainer.strategy=ddp",), ("trainer.strategy=fsdp", "trainer.accumulate=2")]
+)
+def test_two_processes_learn_what_one_does(words: tuple[str, ...], few_edges: None, tmp_path: Path) -> None:
+    alone = fit.pretrain(on_processes.asked([]), tmp_path / "1").trained
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    asked = [sys.executable, *launch, "-m", "tests.pretraining.on_processes", str(tmp_path / "2"), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+    done = subprocess.run(
+        asked, check=False, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4_000:]
+    two = load_pretrained(tmp_path / "2").trained
+    assert two.curve["loss"].to_list() == pytest.approx(alone.curve["loss"].to_list(), abs=2e-4)
+    assert two.card["best_log_score"] == pytest.approx(alone.card["best_log_score"], abs=2e-4)

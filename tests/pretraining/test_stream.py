@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from retinue.config import TrainingOptions
 from retinue.models.clocks import ANCHOR, ANCHOR_DAYS
 from retinue.pretraining.pretrained import Pretrained
 from retinue.pretraining.reading import READOUT_NAMES
 from retinue.pretraining.stream import WorldStream, sampled, simulated_base, together
 from retinue.sequences.batches import Batch
+from retinue.training.module import SequenceModule, Step
 from retinue.worlds.prior import HELD_OUT, Family, draw, outside
 from retinue.worlds.spec import Process
 
@@ -59,6 +63,44 @@ def test_two_processes_share_the_bases_of_a_step(tiny: Pretrained) -> None:
             rtol=0,
             atol=0,
         )
+
+
+def test_shares_of_a_step_average_to_the_whole(tiny: Pretrained) -> None:
+    """Each process knows its own rows only, and divides by the mean over processes."""
+    network = copy.deepcopy(tiny.trained.network)
+    module = SequenceModule(network.eval(), TrainingOptions(), own_rows=True)
+
+    def gradient(step: Step, rows: list[float]) -> torch.Tensor:
+        def told(own: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            assert reduce_op == "mean"
+            assert own.tolist() == [step.readouts] * 4 + [step.tokens]
+            return torch.tensor(rows)
+
+        module._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=told))  # type: ignore[assignment]
+        module.zero_grad()
+        module.training_step(step, 0).backward()  # type: ignore[no-untyped-call]
+        return torch.cat([each.grad.flatten() for each in module.parameters() if each.grad is not None])
+
+    whole = stream_of(tiny).step(2)
+    shares = []
+    for rank in range(2):
+        mine = stream_of(tiny)
+        mine.rank, mine.processes = rank, 2
+        shares.append(mine.step(2))
+    assert shares[0].readouts != shares[1].readouts
+    half = [whole.readouts / 2] * 4 + [whole.tokens / 2]
+    found = torch.stack([gradient(share, half) for share in shares]).mean(0)
+    expected = gradient(whole, [2 * rows for rows in half])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_pieces_of_a_step_hold_its_bases(tiny: Pretrained) -> None:
+    whole, cut = stream_of(tiny), stream_of(tiny)
+    cut.pieces = 2
+    one, two = whole.step(3), cut.step(3)
+    assert [int(part.batch.base.max()) + 1 for part in two.parts] == [2, 1]
+    assert (two.readouts, two.tokens) == (one.readouts, one.tokens)
+    assert two.parts[0].seed == one.parts[0].seed != two.parts[1].seed
 
 
 def test_bases_side_by_side_are_read_as_they_are_alone(tiny: Pretrained) -> None:

@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from retinue.config import Accelerator, Encoder
+from retinue.config import Accelerator, Encoder, TrainerOptions
 from retinue.sequences.resident import resident
 from retinue.training.fit import fit_network
-from tests.models.devices import on_devices
+from tests.models.devices import NO_GPU, on_devices
 from tests.training.made import small, task
 
 
@@ -40,7 +40,36 @@ def test_training_in_half_precision_follows_float32(device: str, encoder: Encode
     plain = small(steps=10)
     plain = replace(plain, model=replace(plain.model, encoder=encoder, dropout=0.0))
     kind = Accelerator.gpu if device == "cuda" else Accelerator.cpu
-    asked = replace(plain, trainer=replace(plain.trainer, accelerator=kind, bf16=True))
+    asked = replace(plain, trainer=replace(plain.trainer, accelerator=kind, bf16=True, compile=False))
     found, expected = fit_network(task(), asked).curve["loss"], fit_network(task(), plain).curve["loss"]
     assert found.to_list() == pytest.approx(expected.to_list(), rel=0.02)
     assert found[-1] < found[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_data_that_stay_on_the_host_teach_the_same(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent ahead on a stream of their own; in pieces and with numbers made again, too."""
+    plain = replace(
+        small(steps=12, buckets=4), trainer=TrainerOptions(accelerator=Accelerator.gpu, compile=False)
+    )
+    expected = fit_network(task(), plain)
+    monkeypatch.setattr("retinue.accel.STORE_SHARE", 0.0)
+    made = task()
+    assert resident(made.tokens, made.readouts, made.vocabulary, made.season, "cuda").home.type == "cpu"
+    thrifty = replace(plain.trainer, recompute=recompute, accumulate=2 if recompute else 1)
+    found = fit_network(made, replace(plain, trainer=thrifty))
+    assert found.curve["loss"].to_list() == pytest.approx(expected.curve["loss"].to_list(), rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
+def test_compiled_by_default_it_learns_the_same() -> None:
+    plain = small(steps=4)
+    plain = replace(plain, model=replace(plain.model, dropout=0.0))
+    found, expected = (
+        fit_network(task(), replace(plain, trainer=TrainerOptions(accelerator=Accelerator.gpu, compile=said)))
+        for said in (None, False)
+    )
+    assert found.curve["loss"].to_list() == pytest.approx(expected.curve["loss"].to_list(), rel=1e-3)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ from retinue.training.held_out import HELD_OUT_FILE
 from retinue.training.module import Step
 from retinue.training.objective import count_scores
 from retinue.training.watch import LAST
+from tests.training import on_processes
 from tests.training.made import END, small, task, tokens
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +202,27 @@ def test_the_transformer_trains_too(context: bool, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).network.shape.encoder is encoder
 
 
+@pytest.mark.parametrize("words", [{"accumulate": 2}, {"accumulate": 4, "recompute": True}])
+def test_the_same_is_learnt_in_less_memory(words: dict[str, Any]) -> None:
+    """Dropout and clipping included."""
+    options = small(steps=6, buckets=4)
+    thrifty = replace(options, trainer=replace(options.trainer, **words))
+    expected, found = (fit_network(task(), each) for each in (options, thrifty))
+    assert found.curve["step"].to_list() == expected.curve["step"].to_list()
+    assert found.curve["loss"].to_list() == pytest.approx(expected.curve["loss"].to_list(), rel=1e-4)
+    assert looks(found.curve) == pytest.approx(looks(expected.curve), rel=1e-4)
+
+
+def test_a_killed_run_in_pieces_goes_on_with_the_same_curve(tmp_path: Path) -> None:
+    options = small(steps=9, buckets=2)
+    options = replace(options, trainer=replace(options.trainer, accumulate=2))
+    with pytest.MonkeyPatch.context() as patch:
+        on_processes.killed_before(7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            fit_network(task(), options, tmp_path)
+    assert fit_network(task(), options, tmp_path).curve.equals(fit_network(task(), options).curve)
+
+
 def test_whole_families_may_be_dropped() -> None:
     options = small(steps=3)
     dropping = replace(options, model=replace(options.model, family_dropout=0.5))
@@ -218,6 +241,9 @@ def test_mistakes_are_told(tmp_path: Path, finished: tuple[Trained, Path]) -> No
         on_gpu = replace(small(), trainer=replace(small().trainer, accelerator=Accelerator.gpu))
         with pytest.raises(InputError, match="trainer=cpu"):
             fit_network(task(), on_gpu)
+    in_pieces = replace(small(), trainer=replace(small().trainer, accumulate=3))
+    with pytest.raises(InputError, match=r"at most training\.buckets=2"):
+        fit_network(task(), in_pieces)
     with pytest.raises(InputError, match="retinue train"):
         load_checkpoint(tmp_path)
     save_checkpoint(finished[0], tmp_path)
@@ -232,16 +258,58 @@ def test_mistakes_are_told(tmp_path: Path, finished: tuple[Trained, Path]) -> No
         load_checkpoint(tmp_path)
 
 
+def launched(out: Path, processes: int, stop: int = 0, *words: str) -> Path:
+    """The folder that processes under torchrun have left."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    asked = [sys.executable, *launch, "-m", "tests.training.on_processes", str(out), str(stop), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+    done = subprocess.run(
+        asked, check=False, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert (done.returncode != 0) == (stop > 0), done.stderr[-4_000:]
+    return out
+
+
+def assert_learnt(found: Trained, expected: Trained) -> None:
+    assert found.curve["loss"].to_list() == pytest.approx(expected.curve["loss"].to_list(), abs=2e-4)
+    assert looks(found.curve) == pytest.approx(looks(expected.curve), abs=2e-4)
+    there, here = found.network.state_dict(), expected.network.state_dict()
+    for each in (there, here):
+        each["power_raw"] = each["power_raw"].sigmoid()  # of which anything far below zero is the same
+    for name, weight in here.items():
+        torch.testing.assert_close(there[name], weight, rtol=0, atol=2e-3, equal_nan=True, msg=name)
+
+
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    told = {}
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        asked = [sys.executable, *launch, "-m", "tests.training.on_processes", str(out), str(processes)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        subprocess.run(asked, check=True, cwd=ROOT, env=environment, timeout=300, capture_output=True)
-        told[processes] = load_checkpoint(out)
-    one, two = told[1], told[2]
-    assert one.curve["loss"].to_list() == pytest.approx(two.curve["loss"].to_list(), abs=1e-4)
-    assert looks(one.curve) == pytest.approx(looks(two.curve), abs=1e-4)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [((), False), (("trainer.accumulate=2", "trainer.recompute=true", on_processes.TUNED), True)],
+    ids=["plain", "thrifty"],
+)
+def test_two_processes_learn_what_one_does(
+    strategy: str, words: tuple[str, ...], start: bool, tmp_path: Path
+) -> None:
+    """Whether they hold all weights or split them; from anew, and in pieces from a network that they stay near."""
+    options = on_processes.asked([])
+    alone = fit_network(task(), options, start=on_processes.begun(options) if start else None)
+    launched(tmp_path, 2, 0, f"trainer.strategy={strategy}", *words)
+    assert_learnt(load_checkpoint(tmp_path), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_run_goes_on_with_other_processes(strategy: str, tmp_path: Path) -> None:
+    """What two have begun one finishes, and the other way round, whether weights were split or not."""
+    sharded = f"trainer.strategy={strategy}"
+    options = on_processes.asked([])
+    alone = fit_network(task(), options)
+    launched(tmp_path / "two", 2, 12, sharded)
+    assert (tmp_path / "two" / LAST).is_file()
+    assert_learnt(fit_network(task(), options, tmp_path / "two"), alone)
+    with pytest.MonkeyPatch.context() as patch:
+        on_processes.killed_before(12, patch)
+        with pytest.raises(KeyboardInterrupt):
+            fit_network(task(), options, tmp_path / "one")
+    assert (tmp_path / "one" / LAST).is_file()
+    assert_learnt(load_checkpoint(launched(tmp_path / "one", 2, 0, sharded)), alone)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.checkpoint import checkpoint
 
 from retinue.models.attention import Layout, attend, layout, rotate, turns
 
 PADDING_LIMIT = 4  # a table this many times as large as its tokens costs more than several of like lengths
 ROTARY_EXPONENTS = (1.0, 12.0)  # turns of 2 to 4,096 summed log1p days
+
+
+def remade(module: nn.Module, on: bool, *inputs: Any) -> Any:
+    """What the module says; if `on`, what is inside it is made again in the backward pass (Chen et al. 2016)."""
+    if on and torch.is_grad_enabled():
+        return checkpoint(module, *inputs, use_reentrant=False)
+    return module(*inputs)
 
 
 class Norm(nn.RMSNorm):
@@ -53,6 +63,8 @@ class Residual(nn.Module):
 class GRUEncoder(nn.Module):
     """Gated recurrent units (Cho et al. 2014): the state after a token needs only the state before it."""
 
+    recompute = False
+
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.gru = nn.GRU(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
@@ -84,7 +96,10 @@ class GRUEncoder(nn.Module):
 
     def _padded(self, x: Tensor, cu_seqlens: Tensor, max_len: int) -> Tensor:
         table = layout(cu_seqlens, len(x), max_len)
-        return table.unpad(self.gru(table.pad(x))[0])
+        # on a GPU the dropout between layers has a random state of its own, which would have moved on
+        again = self.recompute and not self.gru.dropout
+        states: Tensor = remade(self.gru, again, table.pad(x))[0]
+        return table.unpad(states)
 
     def start(self, customers: int) -> Tensor:
         """The state before any token, (layers, customers, width)."""
@@ -115,6 +130,7 @@ class TransformerEncoder(nn.Module):
     """Causal transformer, rotary over the summed log gaps, so that attention knows time and not only order."""
 
     periods: Tensor
+    recompute = False
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -127,7 +143,7 @@ class TransformerEncoder(nn.Module):
         """States after each token; arguments and result as `GRUEncoder.forward`."""
         turned = turns(_positions(log_gap, cu_seqlens, max_len), self.periods)
         for block in self.blocks:
-            x = block(x, turned, cu_seqlens, max_len)
+            x = remade(block, self.recompute, x, turned, cu_seqlens, max_len)
         out: Tensor = self.norm(x)
         return out
 

@@ -12,7 +12,7 @@ from retinue.config import Encoder
 from retinue.models.attention import longest_of
 from retinue.models.clocks import ANCHOR, WIDTH, Clocks, clocks_from
 from retinue.models.context import BaseContext
-from retinue.models.encoders import GRUEncoder, Norm, Residual, TransformerEncoder
+from retinue.models.encoders import GRUEncoder, Norm, Residual, TransformerEncoder, remade
 from retinue.models.piecewise import RATIO_EDGES, TIME_EDGES, PiecewiseLinear, fixed_edges, spread
 from retinue.schema import InputError
 from retinue.sequences.batches import Batch
@@ -174,7 +174,8 @@ class Network(nn.Module):
         self.next_norm = Norm(shape.width)
         self.next_event = nn.Linear(shape.width, shape.kinds + 4)
         self.readout = Readout(shape)
-        self.power_raw = nn.Parameter(torch.zeros(()))
+        self.power_raw = nn.Parameter(torch.zeros(1))  # a vector: what is sharded must have a dimension
+        self.register_load_state_dict_pre_hook(_scalar_power)  # type: ignore[no-untyped-call]
         last = self.readout.out[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -207,7 +208,8 @@ class Network(nn.Module):
     def states(self, batch: Batch, max_len: int | None = None) -> Tensor:
         """The state after each token, (N, width)."""
         longest = longest_of(batch.cu_seqlens) if max_len is None else max_len
-        states: Tensor = self.encoder(self.embed(batch), batch.gaps[:, 0], batch.cu_seqlens, longest)
+        embedded = remade(self.embed, self.encoder.recompute, batch)
+        states: Tensor = self.encoder(embedded, batch.gaps[:, 0], batch.cu_seqlens, longest)
         return states
 
     def read(self, states: Tensor, batch: Batch, context: Tensor | None = None) -> Clocks:
@@ -218,7 +220,7 @@ class Network(nn.Module):
                 f"batch: anchor must be given to a network that corrects a forecast (free_clocks={free})"
             )
         anchor = batch.anchor if free else None
-        return clocks_from(self.readout(states, batch, context), self.power_raw, anchor, free)
+        return clocks_from(self.readout(states, batch, context), self.power_raw[0], anchor, free)
 
     def summarise(self, batch: Batch, max_len: int | None = None) -> Tensor:
         """The context that the readouts of a batch make for their groups, (R, INDUCING, READ_WIDTH)."""
@@ -247,6 +249,13 @@ class Network(nn.Module):
                 f"model: encoder must be gru to stream, not {self.shape.encoder.value}. Set model=gru."
             )
         return self.encoder
+
+
+def _scalar_power(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: object) -> None:
+    """Checkpoints hold the power of the shape as a number, some as a vector of one."""
+    name = prefix + "power_raw"
+    if name in weights:
+        weights[name] = weights[name].reshape(1)
 
 
 def _encoder(shape: NetworkShape) -> GRUEncoder | TransformerEncoder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,16 @@ from retinue.pretraining.law import fit_amortised_law
 from retinue.pretraining.pretrained import LAW, Pretrained, Prior, load_law, load_pretrained, save_law
 from retinue.pretraining.reading import READOUT_NAMES, prior_vocabulary
 from retinue.pretraining.stream import WorldStream, sampled, simulated_base
+from retinue.schema import InputError
 from retinue.sequences.batches import Batch
 from retinue.sequences.season import Season
 from retinue.sequences.vocabulary import BINS
 from retinue.training.checkpoint import CARD, Trained, about_code, edges_tensor, save_checkpoint, shape_card
-from retinue.training.ema import put_on
-from retinue.training.fit import KEY, last_of, run_steps, trainer_of
-from retinue.training.module import Part, SequenceModule, Step
+from retinue.training.fit import KEY, last_of
+from retinue.training.module import SequenceModule, Step
 from retinue.training.objective import count_scores
+from retinue.training.sharding import wearing
+from retinue.training.trainer import compiles, is_sharded, run_steps, trainer_of
 from retinue.training.watch import LAST, Heard, Watch
 from retinue.worlds.prior import HELD_OUT, Family
 
@@ -55,8 +57,16 @@ def pretrain(options: Options, out: Path, heard: Heard | None = None) -> Pretrai
         options: pretraining, trainer and seed.
         out: folder of the checkpoint; only the first process writes.
         heard: told the curve so far at every look.
+
+    Raises:
+        InputError: fewer bases in a step than processes, or backward passes of them.
     """
     asked, key = options.pretraining, _key(options)
+    least = options.trainer.devices * options.trainer.nodes * options.trainer.accumulate
+    if asked.bases < least:
+        raise InputError(
+            f"pretraining.bases={asked.bases}: must be at least trainer.devices × trainer.nodes × trainer.accumulate = {least}."
+        )
     if (out / CARD).is_file() and f'"{key}"' in (out / CARD).read_text(encoding="utf-8"):
         log.info("pretrain: %s is finished, kept", out)
         return load_pretrained(out)
@@ -71,13 +81,14 @@ def pretrain(options: Options, out: Path, heard: Heard | None = None) -> Pretrai
         (family, _base(stream, family, JUDGED_SALT, i)) for i, family in enumerate(_families(asked.judged))
     ]
     network = _network(stream, asked, options.seed)
-    module = SequenceModule(network, training, options.trainer.compile)
+    network.encoder.recompute = options.trainer.recompute
+    compiled = compiles(options.trainer, trainer.strategy.root_device)
+    module = SequenceModule(network, training, compiled, sharded=is_sharded(options.trainer), own_rows=True)
     watch = Watch(module, _Judge([batch for _, batch in judged]), training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):
         run_steps(trainer, module, StreamData(stream, asked.workers), start)
-    put_on(network, watch.best)
-    network.cpu().eval()
+    network = wearing(network, watch.best, torch.device("cpu")).eval()
     card = about_code() | {
         "key": key,
         "options": {"pretraining": asdict(asked), "seed": options.seed},
@@ -106,26 +117,40 @@ class StreamData(lightning.LightningDataModule):
         super().__init__()
         self.stream, self.workers = stream, workers
 
-    def train_dataloader(self) -> DataLoader[Step]:
-        """The steps that are left."""
+    def train_dataloader(self) -> Iterable[Step]:
+        """The steps that are left, in pieces."""
         assert self.trainer is not None
         self.stream.rank, self.stream.processes = self.trainer.global_rank, self.trainer.world_size
         self.stream.start, self.stream.steps = self.trainer.global_step, self.trainer.max_steps
+        self.stream.pieces = self.trainer.accumulate_grad_batches
         ahead = AHEAD if self.workers else None
         # started afresh, a worker has no threads of its parent's to wait for
         how = "spawn" if self.workers else None
-        return DataLoader(
+        steps: DataLoader[Step] = DataLoader(
             self.stream,
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=ahead,
             multiprocessing_context=how,
         )
+        return _Pieces(steps, self.stream.pieces)
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """The step on the device."""
-        parts = tuple(Part(part.batch.to(device), part.max_len, part.seed) for part in batch.parts)
-        return Step(batch.index, parts, batch.readouts, batch.tokens, batch.waste)
+        parts = tuple(replace(part, batch=part.batch.to(device)) for part in batch.parts)
+        return replace(batch, parts=parts)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Steps, each in pieces."""
+
+    steps: Iterable[Step]
+    pieces: int
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self.steps:
+            yield from step.split(self.pieces)
 
 
 class _Judge:

@@ -162,7 +162,7 @@ class WorldStream(IterableDataset[Step]):
             customers,
             seed,
         )
-        self.start, self.steps, self.rank, self.processes = 0, 0, 0, 1
+        self.start, self.steps, self.rank, self.processes, self.pieces = 0, 0, 0, 1, 1
         self.latest: dict[tuple[int, ...], SimulatedBase] = {}
 
     def __iter__(self) -> Iterator[Step]:
@@ -181,20 +181,19 @@ class WorldStream(IterableDataset[Step]):
         return self.latest[number]
 
     def step(self, index: int) -> Step:
-        """This process's part of a step."""
-        batches = []
-        for place in range(self.rank, self.bases, self.processes):
-            base = self._base(index + APART * (TIMES - 1 - place % TIMES), place // TIMES)
-            lot = np.random.default_rng([self.seed, index, place, 99])
-            batches.append(sampled(base, self.law, self.vocabulary, self.customers, lot))
-        batch = together(batches)
-        longest = int(batch.cu_seqlens.diff().max())
+        """This process's part of a step, one batch per piece; its rows are those of this process alone."""
+        places = range(self.rank, self.bases, self.processes)
         seed = int(np.random.SeedSequence([self.seed, index, self.rank]).generate_state(1, np.uint64)[0] >> 1)
-        padded = longest * (len(batch.cu_seqlens) - 1)
-        return Step(
-            index,
-            (Part(batch, longest, seed),),
-            float(len(batch.at)),
-            float(len(batch.kind)),
-            1 - len(batch.kind) / padded,
-        )
+        parts, padded = [], 0
+        for piece in range(self.pieces):
+            batch = together([self._sampled(index, place) for place in places[piece :: self.pieces]])
+            longest = int(batch.cu_seqlens.diff().max())
+            parts.append(Part(batch, longest, seed + piece))
+            padded += longest * (len(batch.cu_seqlens) - 1)
+        readouts, tokens = (sum(len(getattr(part.batch, name)) for part in parts) for name in ("at", "kind"))
+        return Step(index, tuple(parts), float(readouts), float(tokens), 1 - tokens / padded)
+
+    def _sampled(self, index: int, place: int) -> Batch:
+        base = self._base(index + APART * (TIMES - 1 - place % TIMES), place // TIMES)
+        lot = np.random.default_rng([self.seed, index, place, 99])
+        return sampled(base, self.law, self.vocabulary, self.customers, lot)

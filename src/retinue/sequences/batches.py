@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -16,12 +17,30 @@ class _Moves:
 
     def to(self, device: torch.device | str) -> Self:
         """The same tensors on `device`."""
-        moved: dict[str, Any] = {}
+        return self._each(lambda tensor: tensor.to(device))
+
+    def sent(self, device: torch.device) -> Self:
+        """The same tensors on a GPU, by way of pinned memory, so that nothing waits for them but what uses them."""
+        return self._each(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory of the tensors until a stream other than the one that made them is done with it."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._each(kept)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if value is not None:
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)  # type: ignore[type-var]
+            if isinstance(value, _Moves):
+                changed[field.name] = value._each(change)
+            elif value is not None:
+                changed[field.name] = change(value)
+        return replace(self, **changed)  # type: ignore[type-var]
 
 
 def _check(owner: object, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -1,8 +1,9 @@
-"""All tokens and readouts on one device, where a batch is a gather; and which customers go into a batch together."""
+"""All tokens and readouts in one memory, where a batch is a gather; and which customers go into a batch together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retinue.accel import data_device
 from retinue.events.timeline import is_known
 from retinue.sequences.batches import Batch, Targets
 from retinue.sequences.futures import Future, Start, future_of
@@ -26,7 +28,7 @@ LENGTHS_ALIKE = 0.1  # by so much, in log length, may the order of lengths be sh
 
 @dataclass(frozen=True)
 class Truth:
-    """What targets are made from, on the device."""
+    """What targets are made from, where the tokens are."""
 
     future: Future
     ends: Tensor  # (Q, W + 1)
@@ -46,21 +48,31 @@ class Truth:
         following = {name: column[tokens] for name, column in self.following.items()}
         return Targets(window, before, until, horizon, orders, gross, refunds, **following)
 
-    def random_days(self, readouts: Tensor, horizons: int, generator: torch.Generator) -> Tensor:
-        """Whole days, log-uniform from 1 to the observed window, and the whole window last, (R, H)."""
+    def random_days(self, readouts: Tensor, lot: Tensor) -> Tensor:
+        """Whole days, log-uniform from 1 to the observed window, and the whole window last, (R, H).
+
+        Args:
+            readouts: (R,) indices.
+            lot: (R, H - 1) of `lots`.
+        """
         seen = self.days[self.which[readouts]][:, None]
-        lot = torch.rand(len(readouts), horizons - 1, generator=generator, dtype=torch.float64).to(
-            seen.device
-        )
-        days = torch.exp(lot * torch.log(seen + 1.0)).long().clamp(min=1)
+        days = torch.exp(lot.to(seen.device) * torch.log(seen + 1.0)).long().clamp(min=1)
         return torch.cat([torch.minimum(days, seen), seen], dim=1)
+
+
+def lots(readouts: int, horizons: int, generator: torch.Generator) -> Tensor:
+    """What `Truth.random_days` needs, drawn on the host, so that every device has the same."""
+    return torch.rand(readouts, horizons - 1, generator=generator, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Resident:
     """The P customers that are read out, with their tokens up to the last cutoff of each.
 
+    The tensors lie on the device of the network where they fit there, else on the host.
+
     Attributes:
+        device: Where batches are wanted.
         tokens: Columns of `Batch` with one row per token.
         readouts: Columns of `Batch` with one row per readout.
         truth: What targets are made from; None where nothing is to be learnt.
@@ -68,6 +80,7 @@ class Resident:
         counts: (P,) readouts of each customer.
     """
 
+    device: torch.device
     tokens: dict[str, Tensor]
     readouts: dict[str, Tensor]
     truth: Truth | None
@@ -79,9 +92,24 @@ class Resident:
     _which: Ints
 
     @property
-    def device(self) -> torch.device:
+    def home(self) -> torch.device:
         """Where the tensors are."""
         return self.tokens["kind"].device
+
+    @property
+    def is_far(self) -> bool:
+        """Whether batches must be sent."""
+        return self.home.type != self.device.type
+
+    @property
+    def bytes(self) -> int:
+        """Of all tensors."""
+        return sum(each.nbytes for each in _tensors((self.tokens, self.readouts, self.truth)))
+
+    def at(self, home: torch.device) -> Resident:
+        """The same with its tensors elsewhere."""
+        columns = {name: _sent(getattr(self, name), home) for name in ("tokens", "readouts", "truth")}
+        return replace(self, **columns)
 
     def rows(self, people: Ints) -> Ints:
         """Indices into the readouts, in the order in which a batch of these customers holds them."""
@@ -97,38 +125,52 @@ class Resident:
         generator: torch.Generator | None = None,
         horizons: int = HORIZONS,
         days: int | None = None,
+        among: Ints | None = None,
     ) -> Batch:
         """All readouts of some customers, and the tokens they need.
 
         Args:
             people: Indices below P.
-            generator: Draws the horizons of the targets (on the host, so that every device draws the same).
+            generator: Draws the horizons of the targets.
             horizons: How many there are; the last is the whole observed window.
             days: In place of random horizons, this one, or the whole window where that is shorter.
+            among: Customers whom these are some of, in the same order: horizons are drawn for all of them, so that
+                a customer's do not depend on which of the others are in the batch.
         """
         begins, lengths = self._begins[people], self.lengths[people]
         seqlens = np.concatenate([[0], np.cumsum(lengths)])
         rows = self.rows(people)
-        at = self._at[rows] + np.repeat(seqlens[:-1] - begins, self.counts[people])
-        picked, read = (torch.from_numpy(i).to(self.device) for i in (ranges(begins, lengths), rows))
+        places = self._at[rows] + np.repeat(seqlens[:-1] - begins, self.counts[people])
+        picked, read = (torch.from_numpy(i).to(self.home) for i in (ranges(begins, lengths), rows))
         targets = None
         if self.truth is not None:
             seen = self.truth.days[self.truth.which[read]][:, None]
             if days is not None:
                 asked = seen.clamp(max=days)
             elif generator is not None:
-                asked = self.truth.random_days(read, horizons, generator)
+                asked = self.truth.random_days(read, self._lots(people, among, horizons, generator))
             else:
                 asked = seen
             targets = self.truth.targets(picked, read, asked)
-        return Batch(
+        batch = Batch(
             **{name: column[picked] for name, column in self.tokens.items()},
             **{name: column[read] for name, column in self.readouts.items()},
-            cu_seqlens=torch.from_numpy(seqlens.astype(np.int32)).to(self.device),
-            at=torch.from_numpy(at).to(self.device),
-            group=torch.from_numpy(np.unique(self._which[rows], return_inverse=True)[1]).to(self.device),
+            cu_seqlens=torch.from_numpy(seqlens.astype(np.int32)).to(self.home),
+            at=torch.from_numpy(places).to(self.home),
+            group=torch.from_numpy(np.unique(self._which[rows], return_inverse=True)[1]).to(self.home),
             targets=targets,
         ).check()
+        if not self.is_far:
+            return batch
+        return batch.sent(self.device) if self.device.type == "cuda" else batch.to(self.device)
+
+    def _lots(self, people: Ints, among: Ints | None, horizons: int, generator: torch.Generator) -> Tensor:
+        everybody = people if among is None else among
+        drawn = lots(int(self.counts[everybody].sum()), horizons, generator)
+        if len(everybody) == len(people):
+            return drawn
+        asked = np.repeat(np.isin(everybody, people), self.counts[everybody])
+        return drawn[torch.from_numpy(asked)]
 
 
 def resident(
@@ -139,14 +181,14 @@ def resident(
     device: torch.device | str = "cpu",
     base: int = 0,
 ) -> Resident:
-    """Puts tokens and readouts on a device.
+    """Puts tokens and readouts on a device, or where they do not fit there on the host.
 
     Args:
         tokens: Of all customers of the readouts.
         readouts: Sorted by customer and cutoff.
         vocabulary: Of training time.
         season: Of training time; without it there are no targets.
-        device: Where to.
+        device: Of the network that reads them.
         base: Which base these customers belong to.
 
     Raises:
@@ -157,26 +199,48 @@ def resident(
     begins = tokens.offsets[people]
     last = standing.at[first + counts - 1] if len(people) else begins
     encoded = encode(tokens, vocabulary)
-    token_columns = {
-        n: _tensor(getattr(encoded, n), device) for n in Batch.__annotations__ if hasattr(encoded, n)
-    }
-    readout_columns = _readout_columns(readouts, standing, base, device)
+    token_columns = {n: _tensor(getattr(encoded, n)) for n in Batch.__annotations__ if hasattr(encoded, n)}
+    readout_columns = _readout_columns(readouts, standing, base)
     truth = None
     if season is not None:
         truth = _truth(tokens, readouts, standing, (vocabulary.order_value, season), token_columns)
     places = (begins, first, standing.at, standing.which)
-    return Resident(token_columns, readout_columns, truth, last + 1 - begins, counts, *places)
+    wanted = torch.device(device)
+    made = Resident(wanted, token_columns, readout_columns, truth, last + 1 - begins, counts, *places)
+    return made if wanted.type == "cpu" else made.at(data_device(made.bytes, wanted))
 
 
-def _readout_columns(
-    readouts: Readouts, standing: Standing, base: int, device: torch.device | str
-) -> dict[str, Tensor]:
-    told = {} if readouts.anchor is None else {"anchor": _tensor(readouts.anchor, device)}
+def _tensors(thing: Any) -> Iterator[Tensor]:
+    """All tensors in dataclasses, tuples and dicts."""
+    if isinstance(thing, Tensor):
+        yield thing
+    for each in _inside(thing).values():
+        yield from _tensors(each)
+
+
+def _sent(thing: Any, device: torch.device) -> Any:
+    """The same dataclasses, tuples and dicts with their tensors on a device."""
+    if isinstance(thing, Tensor):
+        return thing.to(device)
+    moved = {name: _sent(each, device) for name, each in _inside(thing).items()}
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return replace(thing, **moved)
+    return tuple(moved.values()) if isinstance(thing, tuple) else moved if isinstance(thing, dict) else thing
+
+
+def _inside(thing: Any) -> dict[Any, Any]:
+    if isinstance(thing, dict):
+        return thing
+    return dict(enumerate(thing)) if isinstance(thing, tuple) else vars(thing) if is_dataclass(thing) else {}
+
+
+def _readout_columns(readouts: Readouts, standing: Standing, base: int) -> dict[str, Tensor]:
+    told = {} if readouts.anchor is None else {"anchor": _tensor(readouts.anchor)}
     return told | {
-        "silence": _tensor(standing.silence, device),
-        "cutoff_calendar": _tensor(standing.calendar, device),
-        "features": _tensor(readouts.features, device),
-        "base": torch.full((len(readouts),), base, dtype=torch.int64, device=device),
+        "silence": _tensor(standing.silence),
+        "cutoff_calendar": _tensor(standing.calendar),
+        "features": _tensor(readouts.features),
+        "base": torch.full((len(readouts),), base, dtype=torch.int64),
     }
 
 
@@ -188,19 +252,18 @@ def _truth(
     columns: dict[str, Tensor],
 ) -> Truth:
     order_value, season = units
-    device = columns["kind"].device
     windows = windows_of(standing.moments, readouts.end, tokens.zone, season)
     future = future_of(tokens, readouts.end, order_value)
     start = future.start(_tensor(standing.row), _tensor(readouts.cutoff))
     order = next_orders(start.order_time.numpy(), standing.which, windows)
     return Truth(
-        future=future.to(device),
-        ends=_tensor(windows.ends, device),
-        business=_tensor(windows.business, device),
-        days=_tensor(windows.days, device),
-        start=start.to(device),
-        which=_tensor(standing.which, device),
-        order=(_tensor(order.window, device), _tensor(order.before, device), _tensor(order.until, device)),
+        future=future,
+        ends=_tensor(windows.ends),
+        business=_tensor(windows.business),
+        days=_tensor(windows.days),
+        start=start,
+        which=_tensor(standing.which),
+        order=(_tensor(order.window), _tensor(order.before), _tensor(order.until)),
         following=_following(tokens, columns, is_known(tokens.available, readouts.end)),
     )
 
@@ -210,7 +273,7 @@ def _following(tokens: Tokens, columns: dict[str, Tensor], known: NDArray[np.boo
     kind, gap, amount = columns["kind"], columns["gaps"][:, 0], columns["numbers"][:, 0]
     last = np.zeros(len(known), dtype=bool)
     last[tokens.offsets[1:] - 1] = True
-    there = _tensor(np.append(known[1:], False) & ~last, kind.device)
+    there = _tensor(np.append(known[1:], False) & ~last)
     return {
         "next_kind": torch.where(there, kind.roll(-1), -1),
         "next_gap": torch.where(there, gap.roll(-1), torch.nan),
@@ -218,9 +281,9 @@ def _following(tokens: Tokens, columns: dict[str, Tensor], known: NDArray[np.boo
     }
 
 
-def _tensor(array: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
-    """A copy on the device; columns that are mapped from files cannot be shared."""
-    return torch.tensor(np.asarray(array)).to(device)
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """A copy; columns that are mapped from files cannot be shared."""
+    return torch.tensor(np.asarray(array))
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:

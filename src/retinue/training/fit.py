@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import signal
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from retinue.accel import choose_precision, float32_products, matmul_rate, training_device
-from retinue.config import ModelOptions, Options, TrainerOptions, TrainingOptions
+from retinue.accel import matmul_rate
+from retinue.config import ModelOptions, Options
 from retinue.events.store import write_table, write_text
 from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape
@@ -44,11 +39,12 @@ from retinue.training.checkpoint import (
     shape_from,
 )
 from retinue.training.data import StepData, Steps, judged_parts
-from retinue.training.ema import put_on
 from retinue.training.held_out import HELD_OUT_FILE, held_out
 from retinue.training.levels import settle, settle_shapes
 from retinue.training.module import SequenceModule
 from retinue.training.objective import count_scores
+from retinue.training.sharding import wearing
+from retinue.training.trainer import compiles, is_sharded, run_steps, trainer_of
 from retinue.training.watch import LAST, Heard, Watch
 
 KEY = "last.key"
@@ -109,6 +105,10 @@ def fit_network(
         raise InputError(
             "train: there is no customer at any past cutoff. Give an earlier cutoff or more data."
         )
+    if options.trainer.accumulate > options.training.buckets:
+        raise InputError(
+            f"trainer.accumulate={options.trainer.accumulate}: must be at most training.buckets={options.training.buckets}."
+        )
     key = _key(task, options, start)
     if out is not None and (found := _finished(out, key)) is not None:
         log.info("train: %s is finished, kept", out)
@@ -124,14 +124,21 @@ def fit_network(
     else:
         network = start.to(device).train()
     proximity = options.training.proximity if start is not None else 0.0
-    module = SequenceModule(network, options.training, options.trainer.compile, proximity)
+    network.encoder.recompute = options.trainer.recompute
+    module = SequenceModule(
+        network,
+        options.training,
+        compiles(options.trainer, device),
+        proximity,
+        is_sharded(options.trainer),
+    )
     mixed = options.model.context
     watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     last = last_of(out, key, trainer.is_global_zero) if out is not None else None
     with torch.random.fork_rng(devices=[]):
         run_steps(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), last)
-    put_on(network, watch.best)
+    network = wearing(network, watch.best, device)
     if held is not None:
         settle_shapes(network, held, mixed)
     card = _card(task, options, network, watch) | {"key": key}
@@ -192,12 +199,13 @@ class _Judge:
         network = module.network
         network.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=module.device)
-        for i, part in enumerate(judged_parts(self.held, self.days, self.mixed)):
-            if i % trainer.world_size != trainer.global_rank or part.batch.targets is None:
-                continue
-            states = network.states(part.batch, part.max_len).index_select(0, part.batch.at)
-            scores = count_scores(network.read(states, part.batch), part.batch.targets)
-            sums += torch.stack([scores.double().sum(), torch.ones_like(scores).double().sum()])
+        shared = trainer.global_rank, trainer.world_size
+        for part in judged_parts(self.held, self.days, self.mixed, *shared):
+            assert part.batch.targets is not None
+            clocks, _ = network(part.batch, part.max_len)
+            scores = count_scores(clocks, part.batch.targets)
+            if not part.idle:
+                sums += torch.stack([scores.double().sum(), torch.ones_like(scores).double().sum()])
         network.train()
         total = trainer.strategy.reduce(sums, reduce_op="sum")
         assert isinstance(total, Tensor)
@@ -218,9 +226,9 @@ def _resident(task: Task, readouts: Readouts, device: torch.device) -> Resident:
 def _neutral(data: Resident) -> Tensor:
     """The raw forecast that is right for the base on average, from the whole windows of its readouts."""
     assert data.truth is not None
-    rows = torch.arange(len(data.truth.which), device=data.device)
+    rows = torch.arange(len(data.truth.which), device=data.home)
     days = data.truth.days[data.truth.which][:, None]
-    none = torch.zeros(0, dtype=torch.long, device=data.device)
+    none = torch.zeros(0, dtype=torch.long, device=data.home)
     seen = data.truth.targets(none, rows, days)
     orders, window, gross, refunds = (
         float(column.double().sum()) for column in (seen.orders, seen.window, seen.gross, seen.refunds)
@@ -229,63 +237,6 @@ def _neutral(data: Resident) -> Tensor:
     gone = float((seen.orders[:, 0] == 0).double().mean())
     value = gross / orders if orders and gross > 0 else 1.0
     return neutral_raw(rate, gone, value, refund_share=refunds / gross if gross > 0 else 0.0)
-
-
-def trainer_of(asked: TrainerOptions, training: TrainingOptions) -> lightning.Trainer:
-    """A trainer of steps on the hardware asked for; quiet, with nothing of its own kept.
-
-    Raises:
-        InputError: no GPU where one is asked for.
-    """
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    device = training_device(asked.accelerator)
-    on_gpu = device.type == "cuda"
-    many = asked.devices * asked.nodes > 1
-    precision = choose_precision(asked.bf16, device)
-    log.debug("precision: %s (%s)", precision.name, precision.reason)
-    # A base without labels has embeddings that no loss reaches; DDP must look which.
-    spread = DDPStrategy(process_group_backend=None if on_gpu else "gloo", find_unused_parameters=True)
-    return lightning.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=asked.devices,
-        num_nodes=asked.nodes,
-        strategy=spread if many else "auto",
-        precision=precision.name,
-        max_steps=training.steps,
-        gradient_clip_val=training.clip,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def run_steps(
-    trainer: lightning.Trainer,
-    module: SequenceModule,
-    data: lightning.LightningDataModule,
-    start: Path | None,
-) -> None:
-    """Fits; Ctrl-C comes through as such, where Lightning would end the process."""
-    stops = signal.getsignal(signal.SIGINT)
-    try:
-        with _quiet(), float32_products(str(trainer.precision)):
-            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-    finally:
-        signal.signal(signal.SIGINT, stops)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning 2.6 and torch 2.13 warn of that no user can mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`", FutureWarning)
-        yield
 
 
 def _finished(folder: Path, key: str) -> Trained | None:

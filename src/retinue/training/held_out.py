@@ -72,7 +72,7 @@ def _parts(data: Resident, days: int, mixed: bool) -> Iterator[tuple[Part, list[
 
 def _whole(data: Resident, people: Ints, days: int) -> list[bool]:
     assert data.truth is not None
-    rows = torch.from_numpy(data.rows(people)).to(data.device)
+    rows = torch.from_numpy(data.rows(people)).to(data.home)
     seen: list[bool] = (data.truth.days[data.truth.which[rows]] >= days).tolist()
     return seen
 

@@ -12,7 +12,7 @@ from retinue.config import TrainingOptions
 from retinue.models.clocks import Clocks, J, clocks_from
 from retinue.models.network import Network
 from retinue.sequences.batches import Targets
-from retinue.sequences.resident import Resident
+from retinue.sequences.resident import Resident, lots
 from retinue.training.data import judged_parts
 from retinue.training.objective import count_scores, readout_sums, term_weights
 
@@ -37,18 +37,21 @@ def settle(network: Network, data: Resident, training: TrainingOptions, seed: in
     weights = torch.tensor(term_weights(training)[:-1], device=data.device)
     lot = torch.Generator().manual_seed(seed)
     total = len(data.truth.which)
-    rows = torch.randperm(total, generator=lot)[:MOST_READOUTS].to(data.device)
-    days = data.truth.random_days(rows, training.horizons, lot)
-    targets = data.truth.targets(torch.zeros(0, dtype=torch.long, device=data.device), rows, days)
-    anchor = data.readouts["anchor"][rows] if network.shape.free_clocks else None
+    rows = torch.randperm(total, generator=lot)[:MOST_READOUTS].to(data.home)
+    days = data.truth.random_days(rows, lots(len(rows), training.horizons, lot))
+    none = torch.zeros(0, dtype=torch.long, device=data.home)
+    targets = data.truth.targets(none, rows, days).to(data.device)
+    anchor = data.readouts["anchor"][rows].to(data.device) if network.shape.free_clocks else None
     last = network.readout.out[-1]
     assert isinstance(last, nn.Linear)
     before = last.bias.detach().clone()
     found = [last.bias.detach().clone().requires_grad_(), network.power_raw.detach().clone().requires_grad_()]
 
     def loss() -> Tensor:
-        clocks = clocks_from(found[0].expand(len(rows), -1), found[1], anchor, network.shape.free_clocks or 1)
-        ridge = RIDGE * ((found[0] - before).square().sum() + found[1].square())
+        clocks = clocks_from(
+            found[0].expand(len(rows), -1), found[1][0], anchor, network.shape.free_clocks or 1
+        )
+        ridge = RIDGE * ((found[0] - before).square().sum() + found[1].square().sum())
         told: Tensor = readout_sums(clocks, targets) @ weights / len(rows) + ridge
         return told
 
@@ -84,7 +87,7 @@ def settle_shapes(network: Network, held: Resident, mixed: bool) -> None:
     def loss() -> Tensor:
         sums = [
             count_scores(
-                replace(clocks, shape_log=clocks.shape_log + by, shape_power=torch.sigmoid(power)), each
+                replace(clocks, shape_log=clocks.shape_log + by, shape_power=torch.sigmoid(power[0])), each
             ).sum()
             for clocks, each in zip(said, seen, strict=True)
         ]

@@ -16,6 +16,7 @@ from retinue.config import TrainingOptions
 from retinue.training.ema import WeightAverage
 from retinue.training.module import SequenceModule, Step
 from retinue.training.objective import TERMS
+from retinue.training.sharding import split_like, whole
 
 log = logging.getLogger(__name__)
 LAST = "last.ckpt"
@@ -70,11 +71,16 @@ class Watch(lightning.Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """The average joins the module's device."""
-        for weights in (self.average.weights, self.best):
-            for name, each in weights.items():
-                weights[name] = each.to(pl_module.device)
+        """The averages join the weights where they are."""
+        assert isinstance(pl_module, SequenceModule)
+        for name, weight in pl_module.network.named_parameters():
+            for weights in (self.average.weights, self.best):
+                weights[name] = split_like(weights[name], weight)
         self._since = time.perf_counter()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """What is kept is whole."""
+        self.best = {name: whole(each) for name, each in self.best.items()}
 
     def on_train_batch_end(
         self,
@@ -86,6 +92,8 @@ class Watch(lightning.Callback):
     ) -> None:
         """Moves the average; looks, at every so many steps and at the last."""
         assert isinstance(pl_module, SequenceModule)
+        if not batch.is_last:
+            return
         self.average.update(pl_module.network)
         self.tokens += batch.tokens * trainer.world_size
         self.waste += batch.waste
@@ -141,10 +149,12 @@ class Watch(lightning.Callback):
         return pl.DataFrame(self.curve, schema=CURVE, orient="row")
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers only, so that it loads without running code."""
+        """Tensors and numbers only, so that it loads without running code, by however many processes."""
+        average = self.average.state()
+        average["weights"] = {name: whole(each) for name, each in average["weights"].items()}
         return {
-            "average": self.average.state(),
-            "best": self.best,
+            "average": average,
+            "best": {name: whole(each) for name, each in self.best.items()},
             "best_score": self.best_score,
             "best_step": self.best_step,
             "waited": self.waited,
