@@ -3,10 +3,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from retinue.accel import cudf_engine
 from retinue.features import CATALOGUE, Family, features_at
 from scripts import gpu_plan
 from tests.features.histories import CUTOFF, ZONE, history, table
@@ -124,5 +124,5 @@ def test_the_list_is_held_in_both_directions() -> None:
 @pytest.mark.gpu
 def test_the_gpu_says_what_the_cpu_says() -> None:
     query = features_at(table(history(5, customers=40)).lazy(), CUTOFF, ZONE)
-    got = query.collect(engine=pl.GPUEngine(raise_on_fail=True))
+    got = query.collect(engine=cudf_engine())
     assert_frame_equal(got, query.collect(), rel_tol=1e-9, abs_tol=1e-12)
