@@ -1,6 +1,9 @@
 """Profit of the policy on a world of known effects, against policies that know them and against treating by risk or value.
 
 python scripts/bench_policy.py [customers] [seeds]
+
+Twice: an action of one cost for all, and a voucher worth the same share of each customer's own mean order, whose cost
+grows with the spender and whose budget is money.
 """
 
 from __future__ import annotations
@@ -39,28 +42,43 @@ EFFECT_DAYS = 60
 
 
 def main(customers: str = "20000", seeds: str = "3") -> None:
+    found = [one_world(int(customers), seed) for seed in range(int(seeds))]
+    for place, what in enumerate(
+        ("one cost for all", "a voucher of the same share of each one's mean order")
+    ):
+        show(
+            [world[place] for world in found],
+            f"{what}: profit per 1,000 customers, {customers} customers, mean of {seeds} worlds",
+        )
+
+
+def show(found: list[list[tuple[float, ...]]], title: str) -> None:
+    """A line per budget."""
     table = Table(
         "budget, share of all", "policy", "oracle, history", "of it", "oracle, knows all", "by churn risk", "by clv", "at random",
-        title=f"profit per 1,000 customers, {customers} customers, mean of {seeds} worlds",
+        "policy less clv", title=title,
     )  # fmt: skip
-    found = [one_world(int(customers), seed) for seed in range(int(seeds))]
     for place, share in enumerate(SHARES):
         rows = np.array([world[place] for world in found])
         mean = rows.mean(axis=0)
-        ratios = rows[:, 0] / rows[:, 1]
-        error = ratios.std(ddof=1) / np.sqrt(len(ratios)) if len(ratios) > 1 else float("nan")
+        ratios, ahead = rows[:, 0] / rows[:, 1], rows[:, 0] - rows[:, 4]
         cells = [
             f"{mean[0]:,.0f}",
             f"{mean[1]:,.0f}",
-            f"{ratios.mean():.1%} ± {error:.1%}",
+            f"{ratios.mean():.1%} ± {_error(ratios):.1%}",
             *(f"{m:,.0f}" for m in mean[2:]),
+            f"{ahead.mean():+,.1f} ± {_error(ahead):.1f}",
         ]
         table.add_row(f"{share:.0%}", *cells)
     Console(width=150).print(table)
 
 
-def one_world(customers: int, seed: int) -> list[tuple[float, ...]]:
-    """Profits at each budget, by policy."""
+def _error(values: Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def one_world(customers: int, seed: int) -> list[list[tuple[float, ...]]]:
+    """Profits at each budget, by policy, for each kind of cost."""
     started = time.perf_counter()
     spec = spec_of(Kind.promotions)
     waves = Campaigns(
@@ -93,7 +111,7 @@ def one_world(customers: int, seed: int) -> list[tuple[float, ...]]:
 
 def _profits(
     run: Run, menu: dict[str, ActionOptions], truth: pl.DataFrame, started: float, seed: int
-) -> list[tuple[float, ...]]:
+) -> list[list[tuple[float, ...]]]:
     store, options, cutoff = run.store, run.options, run.cutoffs[-1]
     measured = measured_effects(store, cutoff, menu, options)["push"]
     said, features = foretold(store, cutoff, EFFECT_DAYS, options)
@@ -101,27 +119,34 @@ def _profits(
         truth.select(CUSTOMER_ID, EFFECT_SPEND), on=CUSTOMER_ID, how="inner", maintain_order="left"
     ).join(measured.gains, on=CUSTOMER_ID, how="left", maintain_order="left")
     effect = rows[EFFECT_SPEND].to_numpy()
-    cost = 0.6 * float(effect.mean())
     past = rows.select(CUSTOMER_ID).join(features, on=CUSTOMER_ID, how="left", maintain_order="left")
     numbers = past.select(pl.selectors.numeric().cast(pl.Float64)).to_numpy()
     x = np.column_stack([numbers, rows["foretold_margin"], rows["foretold_kept"]])
-    knows = _knowing(x, effect, seed)
+    gain, knows = rows[EXPECTED_GAIN].to_numpy(), _knowing(x, effect, seed)
     rankings = (
-        (rows[EXPECTED_GAIN].to_numpy(), True),
+        (gain, True),
         (knows, True),
         (effect, True),
         (1 - rows["foretold_kept"].to_numpy(), False),
         (rows["foretold_clv"].to_numpy(), False),
         (np.random.default_rng(seed).random(len(effect)), False),
     )
-    made = [[_profit(effect, cost, score, share, guarded) for score, guarded in rankings] for share in SHARES]
+    mean_order = past["net_spend_ever"].fill_null(0.0).to_numpy().clip(0.01) / (
+        past["frequency"].to_numpy() + 1
+    )
+    level = 0.6 * float(effect.mean())
+    costs = np.full(len(effect), level), level * mean_order / mean_order.mean()
+    made = [
+        [[_profit(effect, cost, score, share, guarded) for score, guarded in rankings] for share in SHARES]
+        for cost in costs
+    ]
     q = measured.qini.area
     print(
         f"world {seed}: {time.perf_counter() - started:.0f} s; mean effect {measured.mean[0]:.2f} ± {measured.mean[1]:.2f}, true "
         f"{effect.mean():.2f}; Qini {q[0]:.3f} ({q[1]:.3f} to {q[2]:.3f}); {measured.treated:,} treated",
         flush=True,
     )
-    return [tuple(1000 * np.array(row) / len(effect)) for row in made]
+    return [[tuple(1000 * np.array(row) / len(effect)) for row in of_cost] for of_cost in made]
 
 
 def _knowing(x: Array, effect: Array, seed: int) -> Array:
@@ -141,13 +166,16 @@ def _knowing(x: Array, effect: Array, seed: int) -> Array:
     return said
 
 
-def _profit(effect: Array, cost: float, score: Array, share: float, guarded: bool) -> float:
-    """True effect less cost of treating the best by a score; who knows the effect stops where it pays no more."""
-    most = int(share * len(effect))
-    chosen = np.argsort(-score, kind="stable")[:most]
+def _profit(effect: Array, cost: Array, score: Array, share: float, guarded: bool) -> float:
+    """True effect less cost of treating the best within a share of what all would cost.
+
+    Who knows something of the effect takes those first who bring most for the money, and stops where it pays no more.
+    """
+    order = np.argsort(-(score / cost if guarded else score), kind="stable")
     if guarded:
-        chosen = chosen[score[chosen] > cost]
-    return float((effect[chosen] - cost).sum())
+        order = order[score[order] > cost[order]]
+    chosen = order[np.cumsum(cost[order]) <= share * cost.sum() + 1e-9]
+    return float((effect[chosen] - cost[chosen]).sum())
 
 
 if __name__ == "__main__":
