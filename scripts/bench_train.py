@@ -79,15 +79,15 @@ def made_tokens(customers: int, mean_tokens: float, seed: int = 0, even: bool = 
     )  # fmt: skip
 
 
-def made_readouts(tokens: Tokens, days: list[float], seed: int = 0) -> Readouts:
+def made_readouts(tokens: Tokens, days: list[float], seed: int = 0, columns: int = FEATURES) -> Readouts:
     """Everybody who has an event by some days, with random features."""
     first = tokens.event[tokens.offsets[:-1]]
     pairs = [(np.flatnonzero(first <= day * DAY_US), int(day * DAY_US)) for day in days]
     customer = np.concatenate([who for who, _ in pairs])
     cutoff = np.concatenate([np.full(len(who), at) for who, at in pairs])
     order = np.lexsort((cutoff, customer))
-    features = np.random.default_rng(seed).normal(size=(len(order), FEATURES)).astype(np.float32)
-    names = tuple(f"feature_{i}" for i in range(FEATURES))
+    features = np.random.default_rng(seed).normal(size=(len(order), columns)).astype(np.float32)
+    names = tuple(f"feature_{i}" for i in range(columns))
     return Readouts(customer[order], cutoff[order], features, names, tokens.observation_end)
 
 
