@@ -81,7 +81,8 @@ def written(tokens: Tokens, readouts: Readouts, path: Path) -> None:
     }
     target = np.random.default_rng(0).normal(size=len(lengths)).astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    np.savez(path, offsets=offsets, target=target, **{name: column[rows] for name, column in columns.items()})
+    kept: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
+    np.savez(path, offsets=offsets, target=target, **kept)
 
 
 def ours(case: dict[str, Any]) -> dict[str, float]:

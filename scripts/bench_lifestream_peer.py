@@ -31,7 +31,7 @@ WARM_UP = 3
 CLOCK = [time.perf_counter]
 BATCHES = (64, 512)  # its default, and one that its own guides take
 SCORED_BATCHES = (64, 512)  # as its loader has it: 512
-QUIET = {
+QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "logger": False,
     "enable_checkpointing": False,
@@ -65,9 +65,8 @@ def records(folder: Path, name: str) -> list[dict[str, Any]]:
     """One record of tensors per sequence, logs taken beforehand, so that no step has to."""
     columns = dict(np.load(folder / f"{name}.npz"))
     offsets, target = columns.pop("offsets"), columns.pop("target")
-    cut = {
-        each: torch.from_numpy(column).split(np.diff(offsets).tolist()) for each, column in columns.items()
-    }
+    ends = offsets[1:-1].tolist()
+    cut = {each: torch.from_numpy(column).tensor_split(ends) for each, column in columns.items()}
     return [
         {each: parts[i] for each, parts in cut.items()} | {"target": float(target[i])}
         for i in range(len(target))
@@ -109,12 +108,13 @@ def scored(rows: list[dict[str, Any]], width: int, seconds: float, batch: int) -
     """Sequences per second, the median of several passes over all of them after one to warm up."""
     loaders = import_module("ptls.data_load.datasets.dataloaders")
     predictor = lightning.Trainer(**QUIET)
-    network, took = module(width), []
+    network = module(width)
+    took: list[float] = []
     while sum(took[1:]) < seconds or len(took) < 3:
         start = CLOCK[0]()
-        found = predictor.predict(network, loaders.inference_data_loader(rows, batch_size=batch))
+        found: Any = predictor.predict(network, loaders.inference_data_loader(rows, batch_size=batch))
         took.append(CLOCK[0]() - start)
-        assert sum(map(len, found)) == len(rows)
+        assert sum(len(part) for part in found) == len(rows)
     return len(rows) / float(np.median(took[1:]))
 
 

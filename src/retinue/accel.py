@@ -448,14 +448,14 @@ def _fit_large(matrix: Matrix, rows: npt.NDArray[np.int64], k: int, seed: int, r
     from sklearn.cluster import KMeans  # noqa: PLC0415  as above
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
-    middle = matrix[rows].mean(axis=0)
+    middle: Matrix = matrix[rows].mean(axis=0)
     centred = np.empty(matrix.shape, np.float32)
     np.subtract(matrix, middle, out=centred, casting="same_kind")
     with threadpool_limits(1):
         first = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, tol=1e-3).fit(centred[rows])
         last = KMeans(k, init=first.cluster_centers_, n_init=1, max_iter=LAST_ROUNDS, tol=0, copy_x=False)
-        centroids = last.fit(centred).cluster_centers_
-    return np.asarray(centroids, dtype=np.float64) + middle
+        centroids: Matrix = last.fit(centred).cluster_centers_.astype(np.float64)
+    return centroids + middle
 
 
 class KMeansWay(Enum):
