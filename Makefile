@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo test test-slow lint types gpu-plan bench wheel-test extras clean
+.PHONY: demo test test-slow lint types gpu-plan bench bench-lifestream wheel-test extras clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/retinue run data=cdnow cutoff=1997-09-30 horizon_days=273 output=runs/demo
@@ -31,6 +31,10 @@ gpu-plan: .venv-gpu/.installed
 # Our rungs beside other libraries; their environment is its own. Online Retail: make bench RETAIL=online_retail.parquet
 bench: .venv-bench/.installed
 	.venv-bench/bin/python scripts/bench_peers.py --markdown $(if $(RETAIL),--retail $(RETAIL),--bases cdnow complete_journey)
+
+# Our networks beside pytorch-lifestream, which has an environment of its own.
+bench-lifestream: $(VENV)/.dev .venv-lifestream/.installed
+	$(VENV)/bin/python scripts/bench_lifestream.py
 
 wheel-test: $(VENV)/.dev
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
@@ -63,5 +67,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[bench,demo]'
 	touch $@
 
+.venv-lifestream/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-lifestream
+	.venv-lifestream/bin/python -m pip install --quiet -c constraints.txt pytorch-lifestream pytorch-lightning torch
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-gpu .venv-bench build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-gpu .venv-bench .venv-lifestream build dist runs .pytest_cache .mypy_cache .ruff_cache

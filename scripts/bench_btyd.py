@@ -1,23 +1,36 @@
-"""Prints how long the statistical rungs take to fit and to score; asserts nothing. Run on an idle machine."""
+"""How long the statistical rungs take to fit and to score: python scripts/bench_btyd.py [--customers 1000000] [--peers].
+
+With --peers, fits of CDNOW only, beside those of lifetimes and of pymc-marketing (MAP, its default priors) on the same customers,
+in turns in one process; both come with the extra `bench`. The log-likelihood is that of ours under each one's parameters.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import platform
 import resource
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import date
+from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from bench_peer import ENDS, WEEK, frame_of, law  # type: ignore[import-not-found]
+from rich.console import Console
+from rich.table import Table
 
 from retinue.config import Options, Rung
 from retinue.forecasting.score import forecast
-from retinue.models.btyd import fit
-from retinue.models.statistics import statistics_of
+from retinue.models.btyd import Btyd, Histories, fit
+from retinue.models.statistics import Statistics, statistics_of
 from retinue.schema import (
     CUSTOMER,
     CUSTOMER_ID,
@@ -101,15 +114,92 @@ def measured(name: str, rows: pl.DataFrame) -> Iterator[str]:
         yield f"{sizes} {rung.value:<12} {fitted:>8.2f} {scored:>12.2f} {peak:>9.2f}"
 
 
+def by_lifetimes(rung: Rung, base: Statistics) -> Btyd:
+    """Unpenalised, times in days."""
+    package = import_module("lifetimes")
+    frame = frame_of(base, 1.0)
+    fitted = package.BetaGeoFitter() if rung is Rung.bg_nbd else package.ParetoNBDFitter()
+    np.random.seed(0)  # where its Pareto/NBD search starts is random
+    fitted.fit(frame["frequency"], frame["recency"], frame["T"])
+    found: Btyd = law(rung.value, dict(fitted.params_), 1.0)
+    return found
+
+
+def by_pymc_marketing(rung: Rung, base: Statistics) -> Btyd:
+    """MAP, times in weeks, for which its priors are made."""
+    package = import_module("pymc_marketing.clv")
+    frame = frame_of(base, WEEK)[["customer_id", "frequency", "recency", "T"]]
+    fitted = package.BetaGeoModel() if rung is Rung.bg_nbd else package.ParetoNBDModel()
+    fitted.fit(data=frame, method="map", progressbar=False)
+    parameters = {name: fitted.fit_result[name].item() for name in ("r", "alpha", *ENDS[rung.value])}
+    found: Btyd = law(rung.value, parameters, WEEK)
+    return found
+
+
+def peers(rows: pl.DataFrame, turns: int) -> None:
+    """Prints seconds of each fit and its log-likelihood; ours makes its statistics within them."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    base = statistics_of(rows)
+    makers: dict[str, Callable[[Rung], Btyd]] = {
+        "retinue": lambda rung: fit(rung, statistics_of(rows).distinct),
+        "lifetimes": lambda rung: by_lifetimes(rung, base),
+        "pymc-marketing": lambda rung: by_pymc_marketing(rung, base),
+    }
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lifetimes", "pymc-marketing"))
+    load = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    title = f"CDNOW, {rows.height:,} customers; {load}; {packages}"
+    table = Table(
+        "rung", "by", "seconds, in turns", "median", "of ours", "processor s", "log-likelihood", title=title
+    )
+    for rung in (Rung.bg_nbd, Rung.pareto_nbd):
+        runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in makers}
+        for _ in range(turns):
+            for name, make in makers.items():
+                clocks = time.perf_counter(), time.process_time()
+                fitted = make(rung)
+                took = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+                runs[name].append((*took, log_likelihood(fitted, base)))
+        ours = float(np.median([run[0] for run in runs["retinue"]]))
+        for name, found in runs.items():
+            wall, worked, likelihood = (float(np.median(column)) for column in zip(*found, strict=True))
+            each = ", ".join(f"{run[0]:.2f}" for run in found)
+            table.add_row(
+                rung.value,
+                name,
+                each,
+                f"{wall:.2f}",
+                f"{wall / ours:.1f}",
+                f"{worked:.2f}",
+                f"{likelihood:,.2f}",
+            )
+    Console(width=130).print(table)
+
+
+def log_likelihood(fitted: Btyd, base: Statistics) -> float:
+    """Of all customers under a model's parameters."""
+    of = Histories(*base.distinct.columns)
+    return float((fitted.log_likelihood(of) * base.distinct.weights).sum())
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--customers", type=int, default=1_000_000, help="size of the simulated base")
+    words.add_argument(
+        "--peers", action="store_true", help="fits of CDNOW beside lifetimes and pymc-marketing"
+    )
+    words.add_argument("--turns", type=int, default=3, help="of each fit with --peers")
     asked = words.parse_args()
+    known = cdnow()
+    if asked.peers:
+        if known is None or find_spec("pymc_marketing") is None:
+            raise SystemExit("pip install 'retinue[bench]' brings lifetimes and pymc-marketing")
+        peers(known, asked.turns)
+        return
     print(f"{torch.get_num_threads()} threads")
     print(
         f"{'base':<10} {'customers':>10} {'distinct':>10} {'rung':<12} {'fit s':>8} {'forecast s':>12} {'peak GiB':>9}"
     )
-    known = cdnow()
     for name, rows in (("cdnow", known), ("simulated", simulated(asked.customers))):
         for line in measured(name, rows) if rows is not None else ():
             print(line, flush=True)

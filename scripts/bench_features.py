@@ -1,22 +1,33 @@
-"""Seconds and peak memory of all features on a made base: `python scripts/bench_features.py [events]`."""
+"""Seconds and peak memory of features on a made base: python scripts/bench_features.py [events] [--peers pandas duckdb].
+
+With --peers, three families (BTYD, volume, rhythm) by us, by pandas and by DuckDB, each in a process of its own and from the same
+files to a file, in turns; a peer's values are compared with ours before its time counts. Without, all features by us.
+DuckDB and pandas (with pyarrow) come with the extra `bench`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from bench_features_peer import with_duckdb, with_pandas  # type: ignore[import-not-found]
+from rich.console import Console
+from rich.table import Table
 
 from retinue.events.store import Manifest, Store
 from retinue.features import available_at, build
-from retinue.schema import EVENTS
+from retinue.features.buying import BTYD, RHYTHM, VOLUME
+from retinue.schema import CUSTOMER_ID, EVENTS
 
 FIRST, LAST = datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 SHARES = {
@@ -147,22 +158,91 @@ def measured(folder: Path, cutoffs: int) -> dict[str, float]:
     }
 
 
+def by(maker: str, folder: Path, made_at: Path) -> dict[str, float]:
+    """Three families by one of the makers in this process: seconds, processor seconds and peak memory."""
+    store = Store.open(folder)
+    files = [store.shard_path(shard) for shard in range(store.manifest.shards)]
+    started, worked = time.perf_counter(), time.process_time()
+    if maker == "retinue":
+        build(store, [LAST], made_at, features=(*BTYD, *VOLUME, *RHYTHM))
+    else:
+        {"pandas": with_pandas, "duckdb": with_duckdb}[maker](files, LAST, store.local_zone, made_at)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": _peak_gb()}
+
+
+def apart(ours: Path, theirs: Path) -> float:
+    """The largest relative difference of a value; infinite where one is null and the other is not."""
+    mine, other = (pl.read_parquet(path).sort(CUSTOMER_ID) for path in (ours, theirs))
+    if mine[CUSTOMER_ID].to_list() != other[CUSTOMER_ID].to_list():
+        return float("inf")
+    most = 0.0
+    for feature in (*BTYD, *VOLUME, *RHYTHM):
+        x, y = (table[feature.name].cast(pl.Float64).fill_nan(None) for table in (mine, other))
+        if (x.is_null() != y.is_null()).any():
+            return float("inf")
+        most = max(most, float(((x - y).abs() / (x.abs() + 1)).max() or 0.0))  # type: ignore[arg-type]
+    return most
+
+
+def told_by(*words: str) -> dict[str, float]:
+    """What this file says in a process of its own."""
+    line = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+    got: dict[str, float] = json.loads(line.stdout)
+    return got
+
+
+def compared(folder: Path, peers: list[str], turns: int) -> None:
+    """Prints medians over turns of ours and the peers."""
+    makers = ["retinue", *peers]
+    runs: dict[str, list[dict[str, float]]] = {maker: [] for maker in makers}
+    for _ in range(turns):
+        for maker in makers:
+            runs[maker].append(told_by("--by", maker, "--measure", str(folder)))
+    middle = {
+        maker: {name: float(np.median([run[name] for run in found])) for name in found[0]}
+        for maker, found in runs.items()
+    }
+    table = Table(
+        "by", "seconds", "of ours", "processor s", "of ours", "peak GB", "of ours", "values differ by"
+    )
+    ours = middle["retinue"]
+    for maker in makers:
+        cells = []
+        for name, form in (("seconds", ".1f"), ("cpu_seconds", ".1f"), ("peak_gb", ".2f")):
+            cells += [format(middle[maker][name], form), f"{middle[maker][name] / ours[name]:.2f}"]
+        differ = apart(folder / "retinue.parquet", folder / f"{maker}.parquet")
+        table.add_row(maker, *cells, f"{differ:.1e}")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("polars", *peers))
+    columns = len((*BTYD, *VOLUME, *RHYTHM))
+    table.title = f"{columns} features; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {packages}"
+    Console(width=130).print(table)
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("events", type=int, nargs="?", default=5_000_000)
     words.add_argument("--customers", type=int, default=190_000)
     words.add_argument("--shards", type=int, default=16)
     words.add_argument("--cutoffs", type=int, default=1)
+    words.add_argument("--peers", nargs="*", choices=["pandas", "duckdb"], default=[])
+    words.add_argument("--turns", type=int, default=3, help="of ours and the peers")
     words.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    words.add_argument("--by", help=argparse.SUPPRESS)
     given = words.parse_args()
+    if given.by:
+        print(json.dumps(by(given.by, given.measure, given.measure / f"{given.by}.parquet")))
+        return
     if given.measure:
         print(json.dumps(measured(given.measure, given.cutoffs)))
         return
     with tempfile.TemporaryDirectory() as folder:
         stored(made(given.events, given.customers, 0), given.shards, Path(folder))
-        again = [sys.executable, __file__, "--measure", folder, "--cutoffs", str(given.cutoffs)]
-        line = subprocess.run(again, check=True, capture_output=True, text=True).stdout
-    got = json.loads(line)
+        if given.peers:
+            print(f"{given.events:,} events, {given.customers:,} customers, {given.shards} shards")
+            compared(Path(folder), given.peers, given.turns)
+            return
+        got = told_by("--measure", folder, "--cutoffs", str(given.cutoffs))
     row = {
         "events": f"{given.events:,}",
         "customers": f"{given.customers:,}",

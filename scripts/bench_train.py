@@ -26,6 +26,7 @@ from rich.table import Table
 
 from retinue.accel import matmul_rate
 from retinue.config import Encoder, ModelOptions, TrainingOptions
+from retinue.forecasting.clocked import READOUTS_PER_BATCH, TOKENS_PER_BATCH
 from retinue.models import clocks as law
 from retinue.models.clocks import Clocks, neutral_raw
 from retinue.models.network import Network
@@ -45,7 +46,7 @@ CUTOFFS = 4
 MEAN_TOKENS = 20
 SCORED_TOKENS = 10
 ALL_CUSTOMERS, SHARDS = 1_000_000, 10
-AT_ONCE = 2_048
+ON_A_GPU = (65_536, 2_097_152)  # readouts and tokens at once; what a processor takes is the product's
 CLOCK = [time.perf_counter]
 HORIZONS = torch.tensor([30.0, 90.0, 365.0])
 MODELS = {
@@ -79,15 +80,15 @@ def made_tokens(customers: int, mean_tokens: float, seed: int = 0, even: bool = 
     )  # fmt: skip
 
 
-def made_readouts(tokens: Tokens, days: list[float], seed: int = 0) -> Readouts:
+def made_readouts(tokens: Tokens, days: list[float], seed: int = 0, columns: int = FEATURES) -> Readouts:
     """Everybody who has an event by some days, with random features."""
     first = tokens.event[tokens.offsets[:-1]]
     pairs = [(np.flatnonzero(first <= day * DAY_US), int(day * DAY_US)) for day in days]
     customer = np.concatenate([who for who, _ in pairs])
     cutoff = np.concatenate([np.full(len(who), at) for who, at in pairs])
     order = np.lexsort((cutoff, customer))
-    features = np.random.default_rng(seed).normal(size=(len(order), FEATURES)).astype(np.float32)
-    names = tuple(f"feature_{i}" for i in range(FEATURES))
+    features = np.random.default_rng(seed).normal(size=(len(order), columns)).astype(np.float32)
+    names = tuple(f"feature_{i}" for i in range(columns))
     return Readouts(customer[order], cutoff[order], features, names, tokens.observation_end)
 
 
@@ -181,8 +182,8 @@ def waiter(device: torch.device) -> Callable[[], None]:
 def scored(network: Network, data: Resident) -> torch.Tensor:
     """Survival, orders and spend of everybody at three horizons, batch after batch; their mean number of orders."""
     total = torch.zeros((), device=data.device)
-    at_once = AT_ONCE if data.device.type == "cpu" else 32 * AT_ONCE
-    for people in Sampler(data.lengths, data.counts, at_once, 32 * at_once).in_order():
+    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if data.device.type == "cpu" else ON_A_GPU
+    for people in Sampler(data.lengths, data.counts, *at_once).in_order():
         batch = data.batch(people)
         states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
         clocks: Clocks = network.read(states, batch)

@@ -184,6 +184,34 @@ def test_kmeans_does_not_depend_on_the_number_of_threads() -> None:
     np.testing.assert_array_equal(one, two)
 
 
+def many(rows: int = 70_000, seed: int = 2) -> np.ndarray:
+    """Six groups far from the origin and from each other, more rows than are fitted whole."""
+    random = np.random.default_rng(seed)
+    centres = 1e6 + 10.0 * random.permutation(np.eye(6)).astype(float)
+    return centres[random.integers(0, 6, rows)] + random.standard_normal((rows, 6))
+
+
+def test_kmeans_of_many_rows_finds_what_rounds_over_all_of_them_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = many()
+    found = kmeans(matrix, 6, 0, CPU, 3)
+    monkeypatch.setattr(accel, "WHOLE_ROWS", len(matrix))
+    np.testing.assert_allclose(found, kmeans(matrix, 6, 0, CPU, 3), atol=0.01)
+
+
+def test_kmeans_of_many_rows_does_not_depend_on_the_number_of_threads() -> None:
+    matrix = np.random.default_rng(1).standard_normal((70_000, 4))
+    with threadpool_limits(1):
+        one = kmeans(matrix, 5, 3, CPU, 2)
+    with threadpool_limits(2):
+        two = kmeans(matrix, 5, 3, CPU, 2)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_kmeans_of_many_rows_that_are_nearly_all_alike_sees_the_others() -> None:
+    matrix = np.concatenate([np.zeros((70_000, 1)), [[5.0], [6.0], [9.0]]])
+    assert kmeans(matrix, 3, 0, CPU)[:, 0].tolist() == pytest.approx([0.0, 5.5, 9.0], abs=1e-9)
+
+
 def test_kmeans_gives_the_distinct_rows_where_there_are_too_few() -> None:
     np.testing.assert_array_equal(kmeans(np.array([[2.0], [1.0], [2.0]]), 5, 0, CPU), [[1.0], [2.0]])
 

@@ -35,6 +35,10 @@ STORE_SHARE = (
 )
 FIRST_ROWS = 1_000
 REPEATS = 4
+WHOLE_ROWS = 65_536  # up to so many rows every start sees them all
+SAMPLE_ROWS, ROWS_PER_CENTROID = 8_192, 128  # of a larger matrix, whichever is more
+LAST_ROUNDS = 2
+
 GIB = 2**30
 POOL_SHARE = 0.8  # of free device memory: where in-memory queries begin; the pool grows into the host's
 SPILL_DEVICE_LIMIT = "70%"  # of the device: beyond it streaming queries move partitions to the host
@@ -412,6 +416,9 @@ def one_thread() -> Iterator[None]:
 def kmeans(matrix: Matrix, k: int, seed: int, engine: EngineChoice, restarts: int = 10) -> Matrix:
     """Centroids of the best of several k-means++ starts (Arthur & Vassilvitskii 2007), in ascending order.
 
+    On the CPU a matrix of more than 65,536 rows is fitted on a sample, then to all rows in two more rounds, in float32:
+    much sooner done than rounds over all rows from the start, and about 1 % of inertia worse.
+
     Args:
         matrix: (rows, features), finite.
         k: number of centroids wanted.
@@ -435,11 +442,38 @@ def _fit_sklearn(matrix: Matrix, k: int, seed: int, restarts: int) -> Matrix:
     from sklearn.cluster import KMeans  # noqa: PLC0415  slow to import
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
+    if len(matrix) > WHOLE_ROWS and (rows := _sample(matrix, k, seed)) is not None:
+        return _fit_large(matrix, rows, k, seed, restarts)
     with threadpool_limits(1):
         fitted = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, algorithm="lloyd").fit(
             matrix
         )
     return np.asarray(fitted.cluster_centers_, dtype=np.float64)
+
+
+def _sample(matrix: Matrix, k: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """Rows to start from, in ascending order; None where they are no sample, or have no k distinct ones."""
+    size = max(SAMPLE_ROWS, ROWS_PER_CENTROID * k)
+    if size >= len(matrix):
+        return None
+    rows = np.sort(np.random.default_rng(seed).choice(len(matrix), size, replace=False, shuffle=False))
+    few = len(np.unique(matrix[rows[:FIRST_ROWS]], axis=0)) <= k
+    return None if few and len(np.unique(matrix[rows], axis=0)) <= k else rows
+
+
+def _fit_large(matrix: Matrix, rows: npt.NDArray[np.int64], k: int, seed: int, restarts: int) -> Matrix:
+    """The best start on some rows, then rounds over all; in float32, around the mean so that nothing is lost."""
+    from sklearn.cluster import KMeans  # noqa: PLC0415  as above
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    middle: Matrix = matrix[rows].mean(axis=0)
+    centred = np.empty(matrix.shape, np.float32)
+    np.subtract(matrix, middle, out=centred, casting="same_kind")
+    with threadpool_limits(1):
+        first = KMeans(k, init="k-means++", n_init=restarts, random_state=seed, tol=1e-3).fit(centred[rows])
+        last = KMeans(k, init=first.cluster_centers_, n_init=1, max_iter=LAST_ROUNDS, tol=0, copy_x=False)
+        centroids: Matrix = last.fit(centred).cluster_centers_.astype(np.float64)
+    return centroids + middle
 
 
 class KMeansWay(Enum):

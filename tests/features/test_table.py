@@ -12,7 +12,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from retinue.features import build, features_at
+from retinue.features import frames as features_frames
 from retinue.features import table as features_table
+from retinue.features.query import CATALOGUE, COMPARING
 from retinue.schema import CUSTOMER_ID, CUTOFF
 from tests.features.histories import CUTOFF as MOMENT
 from tests.features.histories import ZONE, history, table
@@ -98,3 +100,20 @@ def test_a_cutoff_before_every_event_gives_an_empty_table(tmp_path: Path) -> Non
     store = stored(EVENTS, tmp_path / "store", 2)
     path = build(store, [MOMENT - timedelta(days=5000)], tmp_path / "features.parquet")
     assert pl.read_parquet(path).shape[0] == 0
+
+
+def test_only_families_that_compare_customers_read_sums_over_the_base(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = stored(EVENTS, tmp_path / "store", 2)
+    alone = [feature for feature in CATALOGUE if feature.family not in COMPARING]
+    both = build(store, MOMENTS, tmp_path / "all.parquet", features=CATALOGUE)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("sums over the base were asked for")
+
+    monkeypatch.setattr(features_frames, "whole_of", refuse)
+    monkeypatch.setattr(features_table, "whole_of", refuse)
+    path = build(store, MOMENTS, tmp_path / "alone.parquet", features=alone)
+    names = [feature.name for feature in alone]
+    assert_frame_equal(pl.read_parquet(path, columns=names), pl.read_parquet(both, columns=names))

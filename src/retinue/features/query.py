@@ -31,6 +31,9 @@ CATALOGUE: tuple[Feature, ...] = (
     *standing.CALENDAR,
 )
 
+COMPARING = frozenset({Family.price, Family.cohort, Family.calendar})
+"""The families that read sums over the whole base."""
+
 AGGREGATES: dict[Family, Callable[[Frames], pl.LazyFrame]] = {
     Family.btyd: buying.btyd,
     Family.volume: buying.volume,

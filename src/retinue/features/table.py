@@ -14,7 +14,7 @@ from retinue.cluster import HERE, Spread
 from retinue.events.store import Store, written_whole
 from retinue.features.catalogue import Feature
 from retinue.features.frames import Frames, Whole, whole_of
-from retinue.features.query import available_at, features_at
+from retinue.features.query import COMPARING, available_at, features_at
 from retinue.schema import CUSTOMER_ID, CUTOFF
 
 ROWS_AT_ONCE = 500_000
@@ -52,7 +52,11 @@ def build(
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     try:
-        wholes = {moment: whole_at(store, moment, collect, spread) for moment in sorted(set(cutoffs))}
+        comparing = any(feature.family in COMPARING for feature in features)
+        wholes = {
+            moment: whole_at(store, moment, collect, spread) if comparing else None
+            for moment in sorted(set(cutoffs))
+        }
         work = partial(_write_shard, store, wholes, features, collect, parts)
         for shard, _ in enumerate(spread(work, range(store.manifest.shards))):
             if report is not None:
@@ -66,7 +70,7 @@ def build(
 
 def _write_shard(
     store: Store,
-    wholes: dict[datetime, Whole],
+    wholes: dict[datetime, Whole | None],
     kept: Sequence[Feature],
     collect: Collect,
     parts: Path,
