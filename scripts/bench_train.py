@@ -26,7 +26,7 @@ from rich.table import Table
 
 from retinue.accel import matmul_rate
 from retinue.config import Encoder, ModelOptions, TrainingOptions
-from retinue.forecasting.clocked import READOUTS_PER_BATCH, TOKENS_PER_BATCH
+from retinue.forecasting.clocked import ON_A_GPU, READOUTS_PER_BATCH, TOKENS_PER_BATCH
 from retinue.models import clocks as law
 from retinue.models.clocks import Clocks, neutral_raw
 from retinue.models.network import Network
@@ -46,7 +46,6 @@ CUTOFFS = 4
 MEAN_TOKENS = 20
 SCORED_TOKENS = 10
 ALL_CUSTOMERS, SHARDS = 1_000_000, 10
-ON_A_GPU = (65_536, 2_097_152)  # readouts and tokens at once; what a processor takes is the product's
 CLOCK = [time.perf_counter]
 HORIZONS = torch.tensor([30.0, 90.0, 365.0])
 MODELS = {

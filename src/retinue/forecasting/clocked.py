@@ -24,6 +24,7 @@ from retinue.training.checkpoint import Trained
 DAYS_PER_YEAR = 365.25
 # larger tables fall out of the cache, and hold more padding: with 2,048 and 65,536 scoring takes 1.2 times as long
 READOUTS_PER_BATCH, TOKENS_PER_BATCH = 1_024, 16_384
+ON_A_GPU = (65_536, 2_097_152)  # which is idle between small ones; not measured yet
 CONTEXT_CUSTOMERS = 2_048
 
 
@@ -98,7 +99,8 @@ def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: T
     data = resident(tokens, readouts, trained.vocabulary, device=device)
     context = None if context is None else context.to(device)  # another process may have made it
     parts, rows = [], []
-    for people in Sampler(data.lengths, data.counts, READOUTS_PER_BATCH, TOKENS_PER_BATCH).in_order():
+    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if device.type == "cpu" else ON_A_GPU
+    for people in Sampler(data.lengths, data.counts, *at_once).in_order():
         batch = data.batch(people)
         states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
         parts.append(network.read(states, batch, context))
