@@ -253,3 +253,19 @@ def test_own_costs_tell_the_margin_so_far(run: Run) -> None:
         return float(told.filter(pl.col("dimension") == "all")["life_value"][0])
 
     assert life(0.4) == pytest.approx(2 * life(None))
+
+
+def test_drift_is_the_share_of_features_spread_otherwise(run: Run) -> None:
+    """Against itself nothing has drifted; with one feature shifted for everyone one of them has."""
+    features = run.read("features")
+    now = Snapshot(run.cutoffs[-1], features, run.read("segments"), run.read("forecasts").head(0))
+
+    def drifted(before: pl.DataFrame) -> float:
+        told = kpi_table(run.store, now, Snapshot(now.cutoff, before, now.segments, now.forecasts), Options())
+        return float(told.filter(pl.col("kpi") == "drifted_features_share")["value"][0])
+
+    assert drifted(features) == 0.0
+    numbers = len(
+        [name for name, kind in features.schema.items() if kind.is_numeric() and name != "customer"]
+    )
+    assert drifted(features.with_columns(pl.col("days_since_last") + 1_000)) == pytest.approx(1 / numbers)

@@ -80,6 +80,7 @@ def test_ranges_of_customers_are_put_together_in_order(
 ) -> None:
     whole = built(tmp_path / "a", 3)
     monkeypatch.setattr(features_table, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(features_table, "ONE_ID_IN", 3)
     assert_frame_equal(built(tmp_path / "b", 3), whole, rel_tol=1e-9, abs_tol=1e-12)
 
 

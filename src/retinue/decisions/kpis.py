@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from retinue.config import Options
+from retinue.evaluation.drift import LARGE, feature_drift, feature_profiles
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store
 from retinue.events.timeline import days_before, history, is_observed
@@ -32,6 +33,7 @@ from retinue.schema import (
     KPIS,
     LIFECYCLE,
     P_CHURN,
+    PSI,
     RATING,
     REALISED_ORDERS,
     SEGMENT_NAME,
@@ -132,7 +134,7 @@ def kpi_table(
         now: at the cutoff.
         before: the same customers' base `segments.compare_days` earlier; forecasts may be empty.
         options: value, decisions, segments.
-        more: figures of the whole base that are counted elsewhere (save rate, retention ROI, drift), all lagging.
+        more: figures of the whole base that are counted elsewhere (save rate, retention ROI), all lagging.
     """
     rows = _rows(store, now, options)
     told = [_of(rows)]
@@ -151,10 +153,14 @@ def kpi_table(
             maintain_order="left",
         )
     judged = {**_trigger(store, now, options), **(more or {})}
+    signals = [(name, value, LAGGING) for name, value in judged.items()]
+    if before is not None and before.features.height and now.features.height:
+        drifted = feature_drift(feature_profiles(before.features, "before"), now.features)
+        signals.append(("drifted_features_share", float((drifted[PSI] >= LARGE).mean() or 0.0), LEADING))  # type: ignore[arg-type]
     extra = pl.DataFrame(
         [
-            (name, ALL, ALL, value, None, _unit(name), now.forecasts.height, LAGGING)
-            for name, value in judged.items()
+            (name, ALL, ALL, value, None, _unit(name), now.features.height, signal)
+            for name, value, signal in signals
         ],
         schema=KPIS.schema,
         orient="row",
@@ -163,7 +169,7 @@ def kpi_table(
 
 
 def _unit(name: str) -> str:
-    return "ratio" if name in ("retention_roi", "drift_psi_most") else "share"
+    return "ratio" if name == "retention_roi" else "share"
 
 
 def _of(rows: pl.DataFrame) -> pl.DataFrame:

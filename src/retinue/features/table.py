@@ -18,6 +18,7 @@ from retinue.features.query import COMPARING, available_at, features_at
 from retinue.schema import CUSTOMER_ID, CUTOFF
 
 ROWS_AT_ONCE = 500_000
+ONE_ID_IN = 1_000
 ROWS_PER_GROUP = 20_000  # a range of customers reads no more of a shard than it needs
 PART = "part"
 Collect = Callable[[pl.LazyFrame], pl.DataFrame]
@@ -119,13 +120,12 @@ def stacked(whole: Whole) -> pl.LazyFrame:
 def _merge(shards: list[Path], folder: Path, path: Path) -> None:
     """Sorts what may be larger than memory: ranges of customers, each sorted, then written one after another.
 
-    Every shard is sorted already, so that a range is a run of its rows, and no row is read twice.
+    Every shard is sorted already, so that a range is a run of its rows, and no row is read twice. Where ranges begin follows
+    from some of the ids of each shard: those of the whole base would not be bounded.
     """
-    ids = [pl.read_parquet(shard, columns=[str(CUSTOMER_ID)])[CUSTOMER_ID] for shard in shards]
-    ordered = pl.concat(ids).sort()
-    starts = sorted({ordered[i] for i in range(0, len(ordered), ROWS_AT_ONCE)})
-    del ordered
-    places = [[one.search_sorted(start, side="left") for start in starts] + [len(one)] for one in ids]
+    some = pl.concat([_ids(shard).gather_every(ONE_ID_IN) for shard in shards]).sort()
+    starts = sorted({some[i] for i in range(0, len(some), max(1, ROWS_AT_ONCE // ONE_ID_IN))})
+    places = [_places(_ids(shard), starts) for shard in shards]
     sorted_ranges = []
     for i in range(len(starts)):
         runs = [
@@ -136,3 +136,12 @@ def _merge(shards: list[Path], folder: Path, path: Path) -> None:
         pl.concat(runs).collect().sort(CUSTOMER_ID, CUTOFF).write_parquet(part, compression="lz4")
         sorted_ranges.append(part)
     pl.scan_parquet(sorted_ranges or shards).sink_parquet(path, compression="zstd", maintain_order=True)
+
+
+def _ids(shard: Path) -> pl.Series:
+    return pl.read_parquet(shard, columns=[str(CUSTOMER_ID)])[CUSTOMER_ID]
+
+
+def _places(ids: pl.Series, starts: list[str]) -> list[int]:
+    """Where each range begins in the ids of a shard, the first one at 0, and their end."""
+    return [0, *(ids.search_sorted(start, side="left") for start in starts[1:]), len(ids)]
