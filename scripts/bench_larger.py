@@ -1,10 +1,11 @@
-"""A base larger than memory, stage by stage: rows, seconds, rows per second and peak memory, each stage in its own process.
+"""A base larger than memory, stage by stage: rows, seconds by the clock and of processors, peak memory, each in its own process.
 
 python scripts/bench_larger.py 1_000_000 10_000_000 100_000_000 [--folder FOLDER] [--shard 2_000_000]
 
 Simulated orders (Pareto/NBD, about ten a customer in two years), prepared, turned into features, and forecast with the base
 model that comes with retinue by as many processes as there are cores; the totals stand at the end. Shards have the same size
 whatever the size of the base, and so should the memory. What a killed run has finished is kept if the folder is given again.
+The last lines say what more would take, in proportion to the rows of the last size: core hours, and nodes for an hour.
 """
 
 from __future__ import annotations
@@ -87,11 +88,12 @@ def stage(name: str, folder: Path, shards: int, rank: int = 0, processes: int = 
                 rung, store, TokenStore.open(out / "tokens"), cutoffs, options.horizons, options.value
             )
             score(scoring, out, Share(rank, processes))
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}")
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(f"{used.ru_maxrss / 2**20:.2f} {used.ru_utime + used.ru_stime:.1f}")
 
 
-def one_size(folder: Path, orders: int, per_shard: int) -> None:
-    """A line per stage."""
+def one_size(folder: Path, orders: int, per_shard: int) -> tuple[float, float]:
+    """A line per stage; core seconds and bytes on disk per row."""
     began = time.perf_counter()
     write_orders(folder / "orders", orders)
     made = pl.scan_parquet(folder / "orders" / "*.parquet").select(pl.len()).collect().item()
@@ -102,21 +104,38 @@ def one_size(folder: Path, orders: int, per_shard: int) -> None:
         f"{time.perf_counter() - began:.0f} s",
         flush=True,
     )
+    cores = 0.0
     for name in STAGES:
         done = folder / f"{name}.done"
         if not done.is_file():
             start = time.perf_counter()
-            peaks = ran(name, folder, shards, (os.cpu_count() or 1) if name == "forecast" else 1)
-            done.write_text(f"{time.perf_counter() - start:.1f} {' '.join(peaks)}")
-        seconds, *most = map(float, done.read_text().split())
-        each = " + ".join(f"{peak:.2f}" for peak in most)
-        print(f"{name:>13} {seconds:>9.1f} s {made / seconds:>12,.0f} rows/s {each:>12} GiB", flush=True)
+            told = ran(name, folder, shards, (os.cpu_count() or 1) if name == "forecast" else 1)
+            done.write_text(f"{time.perf_counter() - start:.1f} {' '.join(told)}")
+        seconds, *each = map(float, done.read_text().split())
+        peaks, busy = each[::2], sum(each[1::2])
+        cores += busy
+        print(
+            f"{name:>13} {seconds:>9.1f} s {made / seconds:>12,.0f} rows/s {busy:>9.1f} core s "
+            f"{' + '.join(f'{peak:.2f}' for peak in peaks):>12} GiB",
+            flush=True,
+        )
     totals = pl.read_parquet(folder / "out" / "forecasts_summary.parquet").row(0, named=True)
     print(
         "; ".join(
             f"{name}: {value:,.0f}" for name, value in totals.items() if isinstance(value, (int, float))
         )
     )
+    return cores / made, size / made
+
+
+def sizing(core_seconds: float, disk: float) -> None:
+    """What larger bases would take, at ten orders a customer or a hundred billion events, if all stays in proportion."""
+    print(f"{'':>24} {'shards':>9} {'core hours':>11} {'nodes of 64 cores for an hour':>30} {'disk, TB':>9}")
+    for name, rows in (("10^8 customers", 1e9), ("10^9 customers", 1e10), ("10^11 events", 1e11)):
+        hours = core_seconds * rows / 3600
+        print(
+            f"{name:>24} {rows / 2e6:>9,.0f} {hours:>11,.0f} {hours / 64:>30,.1f} {disk * rows / 1e12:>9.1f}"
+        )
 
 
 def ran(name: str, folder: Path, shards: int, processes: int) -> list[str]:
@@ -146,9 +165,10 @@ def main() -> None:
     print(machine(), flush=True)
     for orders in given.orders:
         folder = Path(given.folder or tempfile.mkdtemp()) / f"{orders}"
-        one_size(folder, orders, given.shard)
+        per_row = one_size(folder, orders, given.shard)
         if given.folder is None:
             shutil.rmtree(folder)
+    sizing(*per_row)
 
 
 if __name__ == "__main__":
