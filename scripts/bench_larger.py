@@ -119,6 +119,11 @@ def one_size(folder: Path, orders: int, per_shard: int) -> tuple[float, float]:
             f"{' + '.join(f'{peak:.2f}' for peak in peaks):>12} GiB",
             flush=True,
         )
+    size = sum(path.stat().st_size for path in (folder / "out").rglob("*") if path.is_file())
+    print(
+        f"{'all':>13} {cores / made * 1e6:.1f} core s a million rows, {size / made:.0f} bytes on disk a row",
+        flush=True,
+    )
     totals = pl.read_parquet(folder / "out" / "forecasts_summary.parquet").row(0, named=True)
     print(
         "; ".join(
