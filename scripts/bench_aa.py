@@ -14,11 +14,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Options
 from retinue.decisions.experiments.sequential import bounds
 from retinue.decisions.foretold import foretold
 from retinue.events.store import Store
 from retinue.events.timeline import instant
+from retinue.options import Options
 from retinue.schema import AMOUNT, CUSTOMER_ID, EVENT_TIME
 
 CUTOFF, DAYS = "1997-09-30", 273

@@ -18,13 +18,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Encoder, Options, Rung
 from retinue.evaluation.metrics import churn_auroc
 from retinue.events.store import Store
 from retinue.events.timeline import instant
 from retinue.forecasting.rungs import Training, training_at
 from retinue.forecasting.sequence import FIRST_NAMES, SequencePredictor, task_of
 from retinue.forecasting.trials import Trial
+from retinue.options import Encoder, Options, Rung
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.tokens import DAY_US
 from retinue.training.fit import Task, fit_network

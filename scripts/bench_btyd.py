@@ -27,10 +27,10 @@ from bench_peer import ENDS, WEEK, frame_of, law  # type: ignore[import-not-foun
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Options, Rung
 from retinue.forecasting.score import forecast
 from retinue.models.btyd import Btyd, Histories, fit
 from retinue.models.statistics import Statistics, statistics_of
+from retinue.options import Options, Rung
 from retinue.schema import (
     CUSTOMER,
     CUSTOMER_ID,

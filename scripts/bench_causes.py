@@ -18,10 +18,11 @@ from rich.table import Table
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
-from retinue.config import Rung, resolve
+from retinue.config import resolve
 from retinue.decisions.causes import NO_REASON, reasons
 from retinue.forecasting.rungs import fit_rung, training_at
 from retinue.forecasting.trees import usable
+from retinue.options import Rung
 from retinue.pipeline import advance
 from retinue.runs import Stage
 from retinue.schema import ALIVE, CUSTOMER_ID, NAMED_CAUSE, SHOWN_CAUSE

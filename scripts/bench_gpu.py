@@ -40,10 +40,11 @@ from retinue.accel import (
     memory_report,
     to_torch,
 )
-from retinue.config import Encoder, Engine, ModelOptions, resolve
+from retinue.config import resolve
 from retinue.features import build
 from retinue.features.table import Collect
 from retinue.models.attention import attend
+from retinue.options import Encoder, Engine, ModelOptions
 from retinue.pipeline import advance
 from retinue.runs import Run, Stage
 from retinue.schema import (

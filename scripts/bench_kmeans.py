@@ -23,7 +23,7 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from retinue.accel import EngineChoice, kmeans
-from retinue.config import Engine
+from retinue.options import Engine
 
 Matrix = NDArray[np.float64]
 CPU = EngineChoice(Engine.cpu, "a benchmark")

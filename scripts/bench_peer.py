@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import gamma
 
-from retinue.config import Options, Rung
 from retinue.evaluation.metrics import churn_auroc
 from retinue.evaluation.realised import evaluate, realised
 from retinue.events.store import Store
@@ -37,6 +36,7 @@ from retinue.forecasting.trees import best_dispersion, share_of, usable
 from retinue.models.btyd import BetaGeometricNBD, Btyd, ParetoNBD
 from retinue.models.predictive import orders_log_score
 from retinue.models.statistics import Statistics, statistics_of
+from retinue.options import Options, Rung
 from retinue.schema import (
     CLV,
     CLV_LOWER,

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from xgboost import XGBRegressor
 
-from retinue.config import ActionOptions, EffectSource, resolve
+from retinue.config import resolve
 from retinue.decisions.experiments.measured import measured_effects
 from retinue.decisions.foretold import foretold
+from retinue.options import ActionOptions, EffectSource
 from retinue.pipeline import advance
 from retinue.runs import Run, Stage
 from retinue.schema import (

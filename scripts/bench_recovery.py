@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Options, Rung, resolve
+from retinue.config import resolve
 from retinue.evaluation.realised import realised
 from retinue.forecasting.outlook import Law, Predictor
 from retinue.forecasting.rungs import Training, training_at
 from retinue.models.btyd import ParetoNBD
 from retinue.models.predictive import orders_log_score
+from retinue.options import Options, Rung
 from retinue.pipeline import Stage, advance
 from retinue.schema import CUSTOMER_ID, REALISED_ORDERS
 from retinue.worlds import simulate

@@ -28,13 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 from retinue.accel import EngineChoice, kmeans, matmul_rate
-from retinue.config import Encoder, Engine, ModelOptions, Rung, TrainingOptions, resolve
+from retinue.config import resolve
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
 from retinue.features import build
 from retinue.models.btyd import fit
 from retinue.models.statistics import statistics_of
 from retinue.models.work import forward_operations, training_operations
+from retinue.options import Encoder, Engine, ModelOptions, Rung, TrainingOptions
 from retinue.sequences.resident import resident
 from retinue.sequences.tokens import write_tokens
 from retinue.training.data import Steps

@@ -15,13 +15,14 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from retinue.config import Rung, resolve
+from retinue.config import resolve
 from retinue.evaluation.comparison import Entry
 from retinue.events.store import Store
 from retinue.events.timeline import instant
 from retinue.forecasting.backtest import Backtest, backtest, contenders
 from retinue.forecasting.intervals import NAMES, groups
 from retinue.forecasting.rungs import training_at
+from retinue.options import Rung
 from retinue.schema import METRIC, MODEL, ORIGIN, POPULATION, SCORE, VERSUS_BEST, VERSUS_BEST_ERROR
 
 SEEDS = 3

@@ -18,7 +18,6 @@ import polars as pl
 import torch
 from tests.forecasting.shops import START, shop
 
-from retinue.config import ModelOptions, Options, Rung, TrainingOptions
 from retinue.events.store import Store
 from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.rungs import NOW, training_at
@@ -26,6 +25,7 @@ from retinue.forecasting.saved import SavedRung, load_rung, save_predictor
 from retinue.forecasting.scoring import Scoring, score
 from retinue.forecasting.sequence import SequencePredictor, fit_sequence
 from retinue.models.clocks import ANCHOR
+from retinue.options import ModelOptions, Options, Rung, TrainingOptions
 from retinue.sequences.batches import Batch
 from retinue.sequences.tokens import TokenStore, write_tokens
 

@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from retinue.accel import matmul_rate
-from retinue.config import Encoder, ModelOptions, TrainingOptions
 from retinue.forecasting.clocked import ON_A_GPU, READOUTS_PER_BATCH, TOKENS_PER_BATCH
 from retinue.models import clocks as law
 from retinue.models.clocks import Clocks, neutral_raw
 from retinue.models.network import Network
 from retinue.models.work import training_operations
+from retinue.options import Encoder, ModelOptions, TrainingOptions
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.resident import Resident, Sampler, resident
 from retinue.sequences.season import Season

@@ -45,7 +45,7 @@ from retinue.accel import (
     torch_device,
     training_device,
 )
-from retinue.config import Accelerator, Engine
+from retinue.options import Accelerator, Engine
 from retinue.schema import InputError
 from tests.models.devices import NO_GPU
 

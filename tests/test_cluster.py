@@ -9,7 +9,7 @@ import pytest
 from retinue import cluster
 from retinue.cli import main
 from retinue.cluster import HERE, spread_of
-from retinue.config import Engine
+from retinue.options import Engine
 
 
 def test_here_work_is_done_in_order_when_it_is_asked_for() -> None:

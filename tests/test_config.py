@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Encoder, Rung, Strategy, as_yaml, option_lines, presets, resolve
+from retinue.config import as_yaml, option_lines, presets, resolve
+from retinue.options import Encoder, Rung, Strategy
 from retinue.schema import InputError
 from tests.golden.freeze_options import option_tree
 

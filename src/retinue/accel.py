@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from retinue.config import Accelerator, Engine
+from retinue.options import Accelerator, Engine
 from retinue.schema import InputError
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from retinue.config import Options
     from retinue.decisions.exports import Exported
     from retinue.forecasting.scoring import Scored
     from retinue.forecasting.sequence import SequencePredictor
     from retinue.forecasting.tuned import TunedPredictor
+    from retinue.options import Options
     from retinue.pipeline import Run
     from retinue.pretraining.pretrained import Pretrained
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from retinue.config import Engine
+from retinue.options import Engine
 from retinue.schema import InputError
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retinue.config import Options
 from retinue.decisions.experiments.analyse import (
     Found,
     Metric,
@@ -27,6 +26,7 @@ from retinue.decisions.offers import in_holdout
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store, write_table, write_text
 from retinue.events.timeline import days_before, horizon_end, instant, is_after, is_observed
+from retinue.options import Options
 from retinue.pipeline import advance
 from retinue.runs import Progress, Run, Stage, only_run, unheard
 from retinue.schema import (

@@ -16,7 +16,7 @@ import polars as pl
 
 from retinue.accel import choose_engine, collect, memory_report
 from retinue.cluster import spread_of
-from retinue.config import ActionOptions, EffectSource, Options, Rung, as_yaml
+from retinue.config import as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.causes import reasons
 from retinue.decisions.decide import budget_curve, customers_of, decide
@@ -38,6 +38,7 @@ from retinue.forecasting.backtest import Backtest, backtest, contenders
 from retinue.forecasting.ladder import champion
 from retinue.forecasting.ledger import About, Ledger, Reckoning, drift_since, mature, next_maturity
 from retinue.forecasting.rungs import Scorer, fit_rung, training_at
+from retinue.options import ActionOptions, EffectSource, Options, Rung
 from retinue.reporting.activity import activity_tables
 from retinue.reporting.backtest_page import build_backtest_page
 from retinue.reporting.ledger_page import build_ledger_page

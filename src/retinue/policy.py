@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from retinue.config import Options
 from retinue.decisions.decide import NOTHING
 from retinue.decisions.exports import logged_in
 from retinue.decisions.off_policy import Estimate, Logged, doubly_robust, ips, snips
 from retinue.evaluation.realised import realised
 from retinue.events.timeline import is_observed
+from retinue.options import Options
 from retinue.pipeline import advance, offered
 from retinue.runs import Progress, Run, Stage, unheard
 from retinue.schema import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retinue.accel import process_rank
-from retinue.config import Options, Tracking
+from retinue.options import Options, Tracking
 from retinue.pretraining.fit import pretrain
 from retinue.pretraining.pretrained import Pretrained
 from retinue.reporting.tracking import TrainingRun

@@ -16,10 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import Options, shipped_base_model
+from retinue.config import shipped_base_model
 from retinue.events.prepare import fingerprint
 from retinue.events.store import Store
 from retinue.events.timeline import check_cutoff, instant
+from retinue.options import Options
 from retinue.schema import InputError
 
 

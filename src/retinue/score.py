@@ -7,10 +7,10 @@ from typing import Any
 
 from retinue.accel import choose_engine, process_count, process_rank, torch_device
 from retinue.cluster import spread_of
-from retinue.config import Options
 from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.saved import RUNG, SavedRung, load_rung
 from retinue.forecasting.scoring import Scored, Scoring, Share, score
+from retinue.options import Options
 from retinue.pipeline import advance
 from retinue.pretraining.pretrained import LAW
 from retinue.reporting.tracking import track_forecasts

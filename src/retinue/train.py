@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from retinue.accel import process_rank
-from retinue.config import Options, Tracking
 from retinue.forecasting.rungs import SEQUENCES, fit_rung, training_at
 from retinue.forecasting.saved import save_rung
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.tuned import TunedPredictor
+from retinue.options import Options, Tracking
 from retinue.pipeline import advance
 from retinue.reporting.tracking import TrainingRun
 from retinue.runs import Progress, Run, Stage, is_fresh, only_run, stage_key, unheard

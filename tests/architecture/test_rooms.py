@@ -17,36 +17,39 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Each room may import the rooms named here and itself, nothing else of ours.
 MAY_IMPORT = {
     "schema": set(),
-    "config": {"schema"},
-    "accel": {"schema", "config"},
-    "cluster": {"schema", "config"},
+    "options": set(),
+    "config": {"schema", "options"},
+    "accel": {"schema", "options", "config"},
+    "cluster": {"schema", "options", "config"},
     "worlds": {"schema"},
-    "events": {"schema", "config", "accel", "cluster"},
-    "features": {"schema", "config", "accel", "cluster", "events"},
-    "segments": {"schema", "config", "accel", "events", "features"},
-    "sequences": {"schema", "config", "accel", "cluster", "events"},
-    "models": {"schema", "config", "accel", "events", "sequences"},
-    "training": {"schema", "config", "accel", "events", "sequences", "models"},
-    "pretraining": {"schema", "config", "accel", "events", "worlds", "sequences", "models", "training"},
-    "evaluation": {"schema", "config", "events", "models"},
+    "events": {"schema", "options", "config", "accel", "cluster"},
+    "features": {"schema", "options", "config", "accel", "cluster", "events"},
+    "segments": {"schema", "options", "config", "accel", "events", "features"},
+    "sequences": {"schema", "options", "config", "accel", "cluster", "events"},
+    "models": {"schema", "options", "config", "accel", "events", "sequences"},
+    "training": {"schema", "options", "config", "accel", "events", "sequences", "models"},
+    "pretraining": {"schema", "options", "config", "accel", "events", "worlds", "sequences", "models", "training"},
+    "evaluation": {"schema", "options", "config", "events", "models"},
     "forecasting": {
-        "schema", "config", "accel", "cluster", "events", "features", "sequences", "models", "training", "pretraining",
+        "schema", "options", "config", "accel", "cluster", "events", "features", "sequences", "models", "training", "pretraining",
         "evaluation",
     },
-    "decisions": {"schema", "config", "accel", "events", "features", "segments", "models", "evaluation", "forecasting"},
+    "decisions": {
+        "schema", "options", "config", "accel", "events", "features", "segments", "models", "evaluation", "forecasting",
+    },
     "reporting": {
-        "schema", "config", "events", "features", "segments", "models", "training", "evaluation", "forecasting",
+        "schema", "options", "config", "events", "features", "segments", "models", "training", "evaluation", "forecasting",
         "decisions",
     },
 }  # fmt: skip
-MAY_IMPORT["runs"] = {"schema", "config", "events"}
+MAY_IMPORT["runs"] = {"schema", "options", "config", "events"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
 MAY_IMPORT["pretrain"] = set(MAY_IMPORT)
 MAY_IMPORT["score"] = set(MAY_IMPORT)
 MAY_IMPORT["policy"] = set(MAY_IMPORT)
 MAY_IMPORT["experiment"] = set(MAY_IMPORT)
-MAY_IMPORT["help"] = {"schema", "config"}
+MAY_IMPORT["help"] = {"schema", "options", "config"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set()
 

@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.config import Rung, resolve
+from retinue.config import resolve
 from retinue.decisions.causes import NO_REASON, Falls, Family, Rules, _named, donors_of, occlusion, reasons
 from retinue.decisions.evidence import SAYS, sentence
 from retinue.forecasting.outlook import Array, Outlook, Values
 from retinue.forecasting.rungs import fit_rung, training_at
+from retinue.options import Rung
 from retinue.pipeline import advance
 from retinue.runs import Stage
 from retinue.worlds.kinds import Kind, spec_of

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from retinue.config import ActionOptions, DecisionOptions, EffectSource
 from retinue.decisions import quadrants
 from retinue.decisions.decide import NOTHING, Decided, budget_curve, customers_of, decide
 from retinue.decisions.offers import in_holdout, offers
+from retinue.options import ActionOptions, DecisionOptions, EffectSource
 from retinue.schema import DECISIONS, FORECASTS, SEGMENTS, InputError
 
 CUTOFF = datetime(2023, 12, 31, tzinfo=UTC)

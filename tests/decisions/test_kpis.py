@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.config import Options, ValueOptions, resolve
+from retinue.config import resolve
 from retinue.decisions.acquisition import acquisition, top_buys
 from retinue.decisions.kpis import Snapshot, kpi_table, progress
 from retinue.events.store import Store
+from retinue.options import Options, ValueOptions
 from retinue.pipeline import advance
 from retinue.runs import Run, Stage
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.config import DecisionOptions
 from retinue.decisions import quadrant_moves, quadrant_table, quadrants
+from retinue.options import DecisionOptions
 from retinue.schema import FORECASTS, InputError
 
 CUTOFF = datetime(2014, 12, 31, tzinfo=UTC)

@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from retinue.config import ValueOptions
 from retinue.evaluation.campaign import campaign
 from retinue.evaluation.comparison import ALL_ZERO, Entry
 from retinue.evaluation.outcomes import Outcomes, all_zero
 from retinue.evaluation.profit import SHARES
+from retinue.options import ValueOptions
 
 HALF = SHARES.index(0.5)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import ColumnOptions, DataOptions
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
+from retinue.options import ColumnOptions, DataOptions
 from retinue.schema import CUSTOMER_ID, EVENT_TIME, EVENT_TYPE, FINDING, ORDER_ID
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retinue.config import Source
 from retinue.events.doctor import doctor
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
+from retinue.options import Source
 from retinue.schema import (
     AMOUNT,
     CURE,

@@ -10,11 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retinue.config import DataOptions
 from retinue.events import cleaning
 from retinue.events import prepare as preparing
 from retinue.events.prepare import fingerprint, prepare
 from retinue.events.store import Store
+from retinue.options import DataOptions
 from retinue.schema import (
     AMOUNT,
     BASE,

@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from retinue.config import DataOptions, resolve
+from retinue.config import resolve
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
+from retinue.options import DataOptions
 from retinue.schema import AMOUNT, CUSTOMER_ID, EVENT_TIME, EVENT_TYPE, ORDER_ID, PRODUCT, InputError
 
 RETAIL = Path(__file__).parents[3] / "shared" / "data" / "online_retail.parquet"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from retinue.config import Encoder, ModelOptions
 from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.saved import SavedRung
+from retinue.options import Encoder, ModelOptions
 from tests.forecasting.nets import Base, made_base, made_rung
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from retinue.config import Encoder, ModelOptions, Options, Rung, TrainingOptions
 from retinue.events.store import Store
 from retinue.features.query import available_at, features_at
 from retinue.forecasting.calibration import Correction, Recalibrated
@@ -19,6 +18,7 @@ from retinue.forecasting.rungs import NOW, Scorer, Training, training_at
 from retinue.forecasting.saved import SavedRung, load_rung, save_rung
 from retinue.forecasting.scoring import Scoring
 from retinue.forecasting.sequence import SequencePredictor, fit_sequence
+from retinue.options import Encoder, ModelOptions, Options, Rung, TrainingOptions
 from retinue.sequences.tokens import TokenStore, write_tokens
 from retinue.training.checkpoint import save_checkpoint
 from tests.forecasting.shops import START, shop

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from retinue.accel import EngineChoice
-from retinue.config import Engine, Options, Rung, resolve
+from retinue.config import resolve
 from retinue.evaluation.comparison import ALL_ZERO
 from retinue.evaluation.folds import check_origins, past_of, rolling_origins, scrambled_after
 from retinue.evaluation.realised import evaluate, realised
@@ -25,6 +25,7 @@ from retinue.forecasting.backtest import (
     contender,
     contenders,
 )
+from retinue.options import Engine, Options, Rung
 from retinue.reporting.backtest_page import build_backtest_page
 from retinue.reporting.charts_backtest import captured_chart, profit_chart
 from retinue.reporting.words import Money

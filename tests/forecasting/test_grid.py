@@ -10,10 +10,10 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from retinue.accel import choose_engine
-from retinue.config import Engine
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.forecasting.grid import Grid, grid_at, layout
 from retinue.forecasting.trees import share_of
+from retinue.options import Engine
 from retinue.schema import CUTOFF, HORIZON_DAYS, REALISED_ORDERS
 from tests.forecasting.shops import START, shop
 

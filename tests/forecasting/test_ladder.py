@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.config import Options, Rung
 from retinue.events.store import Manifest, Store
 from retinue.forecasting.ladder import SCORES, choose_rung
 from retinue.forecasting.rungs import Training
+from retinue.options import Options, Rung
 from retinue.schema import (
     AMOUNT,
     BASE,

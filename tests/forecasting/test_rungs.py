@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from retinue.config import Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
 from retinue.forecasting.blend import Blend, best_weight, mixed_trials
@@ -20,6 +19,7 @@ from retinue.forecasting.ladder import STATISTICAL, champion
 from retinue.forecasting.outlook import Law
 from retinue.forecasting.rungs import Training, fit_rung, training_at
 from retinue.forecasting.trees import Dispersion, Trees
+from retinue.options import Options, Rung
 from retinue.schema import (
     CLV,
     CLV_LOWER,

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.config import Options, Rung, ValueOptions
 from retinue.evaluation.realised import evaluate, realised
 from retinue.forecasting.score import forecast
+from retinue.options import Options, Rung, ValueOptions
 from retinue.schema import (
     AMOUNT,
     BASE,

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import torch
 
-from retinue.config import Encoder, Options, Rung
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.events.store import Store
 from retinue.events.timeline import is_known
@@ -31,6 +30,7 @@ from retinue.forecasting.sequence import (
 )
 from retinue.forecasting.trees import Trees
 from retinue.models.clocks import WIDTH, clocks_from, expected_orders, survival
+from retinue.options import Encoder, Options, Rung
 from retinue.schema import (
     CLV,
     CUSTOMER,

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 
-from retinue.config import Encoder, ModelOptions
 from retinue.forecasting.rungs import fit_rung
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.forecasting.telling import event_parts, feature_parts, integrated
 from retinue.forecasting.trees import Trees, matrix
+from retinue.options import Encoder, ModelOptions
 from tests.forecasting.nets import Base, made_base, made_rung
 
 DAYS = 90
@@ -90,9 +90,9 @@ def test_as_captum_has_it() -> None:
 
 
 def test_tree_parts_add_up_to_the_correction(base: Base) -> None:
-    from retinue.config import Rung
     from retinue.forecasting.calibration import Recalibrated
     from retinue.forecasting.trees import FIRST_DAYS
+    from retinue.options import Rung
 
     predictor = fit_rung(Rung.xgboost, base.training).predictor
     trees = predictor.inner if isinstance(predictor, Recalibrated) else predictor
@@ -107,7 +107,7 @@ def test_tree_parts_add_up_to_the_correction(base: Base) -> None:
 
 
 def test_a_law_has_no_parts(base: Base) -> None:
-    from retinue.config import Rung
+    from retinue.options import Rung
 
     law = fit_rung(Rung.pareto_nbd, base.training).predictor
     assert feature_parts(law, base.training.buyers) == {}

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retinue.config import Encoder
 from retinue.models.clocks import neutral_raw
 from retinue.models.network import Network, NetworkShape
 from retinue.models.piecewise import quantile_edges
+from retinue.options import Encoder
 from retinue.sequences.batches import Batch
 
 M = TypeVar("M", bound=nn.Module)

@@ -13,10 +13,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retinue.config import Rung
 from retinue.models.btyd import BetaGeometricNBD, Btyd, Histories, ParetoNBD, fit, predict
 from retinue.models.fitting import Sample
 from retinue.models.predictive import orders_log_score
+from retinue.options import Rung
 from tests.golden.freeze_btyd import cdnow
 from tests.models.bases import cdnow_file, histories, sample, simulate
 

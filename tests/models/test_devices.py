@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinue.config import Encoder
 from retinue.models import clocks as law
 from retinue.models.attention import attend
 from retinue.models.clocks import WIDTH, Clocks, clocks_from
 from retinue.models.sequence_losses import next_order_loss, orders_loss, refund_loss, value_loss
+from retinue.options import Encoder
 from tests.models.devices import on_devices
 from tests.models.histories import batch_of, history, network, shake
 

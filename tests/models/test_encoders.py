@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinue.config import Encoder
 from retinue.models.attention import attend, layout, longest_of, rotate, turns
 from retinue.models.encoders import GRUEncoder, TransformerEncoder
+from retinue.options import Encoder
 from tests.models.histories import shake
 
 LENGTHS = (3, 1, 7, 2)

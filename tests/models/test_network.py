@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retinue.config import Encoder
 from retinue.models.clocks import clocks_from, expected_orders, survival
 from retinue.models.network import Network
 from retinue.models.sequence_losses import next_event_loss, next_order_loss, orders_loss, value_loss
+from retinue.options import Encoder
 from retinue.schema import InputError
 from retinue.sequences.batches import Batch, Targets
 from tests.models.histories import (

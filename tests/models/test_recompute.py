@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from retinue.config import Encoder
 from retinue.models.network import Network
+from retinue.options import Encoder
 from tests.models.histories import batch_of, history, network, shake
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Options, PretrainingOptions
+from retinue.options import Options, PretrainingOptions
 from retinue.pretraining import fit
 from retinue.pretraining.pretrained import Pretrained, load_pretrained
 

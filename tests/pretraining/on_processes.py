@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from retinue.accel import process_count
-from retinue.config import Options, resolve
+from retinue.config import resolve
+from retinue.options import Options
 from retinue.pretraining import fit
 from tests.pretraining.conftest import TINY
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from retinue.config import Rung
 from retinue.models.amortised import AmortisedLaw, base_log_likelihoods
 from retinue.models.btyd import Histories, ParetoNBD, fit
 from retinue.models.fitting import Sample
 from retinue.models.piecewise import quantile_edges
+from retinue.options import Rung
 from retinue.pretraining.law import fit_amortised_law
 from retinue.pretraining.pretrained import Prior
 from retinue.pretraining.stream import simulated_base

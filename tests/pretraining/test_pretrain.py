@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinue.config import Options
+from retinue.options import Options
 from retinue.pretraining import fit
 from retinue.pretraining.pretrained import LAW, Pretrained, load_pretrained
 from retinue.schema import InputError

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinue.config import Options, Rung, resolve
+from retinue.config import resolve
 from retinue.evaluation.realised import realised
 from retinue.forecasting.outlook import Law, Predictor
 from retinue.forecasting.rungs import training_at
 from retinue.models.btyd import ParetoNBD
 from retinue.models.predictive import orders_log_score
+from retinue.options import Options, Rung
 from retinue.pipeline import Stage, advance
 from retinue.schema import CUSTOMER_ID, REALISED_ORDERS
 from retinue.worlds import simulate

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinue.config import TrainingOptions
 from retinue.models.clocks import ANCHOR, ANCHOR_DAYS
+from retinue.options import TrainingOptions
 from retinue.pretraining.pretrained import Pretrained
 from retinue.pretraining.reading import READOUT_NAMES
 from retinue.pretraining.stream import WorldStream, sampled, simulated_base, together

@@ -11,7 +11,6 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from retinue.config import Options, Rung, TrainingOptions
 from retinue.events.store import Store
 from retinue.forecasting import rungs, tuned
 from retinue.forecasting.rungs import Training, fit_rung, training_at
@@ -20,6 +19,7 @@ from retinue.forecasting.scoring import Scoring
 from retinue.forecasting.streaming import StreamingState
 from retinue.forecasting.tuned import TunedPredictor
 from retinue.forecasting.zero_shot import ZeroShot
+from retinue.options import Options, Rung, TrainingOptions
 from retinue.pretraining.pretrained import Pretrained
 from retinue.schema import CUSTOMER, CUSTOMER_ID, EVENT_TYPE, InputError
 from retinue.sequences.tokens import TokenStore, write_tokens

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from retinue.config import Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.forecasting import rungs, zero_shot
@@ -20,6 +19,7 @@ from retinue.forecasting.rungs import Scorer, fit_rung, training_at
 from retinue.forecasting.scoring import Scoring
 from retinue.forecasting.sequence import KnownStore
 from retinue.forecasting.zero_shot import ZeroShot, zero_shot_at
+from retinue.options import Options, Rung
 from retinue.pretraining.pretrained import Pretrained
 from retinue.schema import CLV, CUSTOMER_ID, EXPECTED_SPEND, MODEL, P_CHURN, InputError
 from retinue.sequences.tokens import tokens_of

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retinue.config import DecisionOptions, ValueOptions, resolve
+from retinue.config import resolve
 from retinue.decisions import quadrant_moves, quadrants
 from retinue.decisions.decide import budget_curve, customers_of, decide
 from retinue.decisions.kpis import progress
 from retinue.decisions.offers import offers
 from retinue.events.store import Manifest, Store, write_table
+from retinue.options import DecisionOptions, ValueOptions
 from retinue.reporting import ActivityTables, ReportTables, activity_tables
 from retinue.reporting.tables import DAYS_SINCE_LAST, ORDERS_EVER, ActionTables
 from retinue.schema import (

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from retinue.config import DecisionOptions, ValueOptions
 from retinue.decisions import quadrants
+from retinue.options import DecisionOptions, ValueOptions
 from retinue.reporting import ReportTables, build_report
 from retinue.reporting.tables import scored_customers
 from retinue.schema import (

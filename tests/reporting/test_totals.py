@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from retinue.config import DecisionOptions
+from retinue.options import DecisionOptions
 from retinue.reporting.tables import (
     as_wide_as,
     high_value_from,

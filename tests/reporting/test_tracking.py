@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinue.config import Tracking, ValueOptions, as_yaml, resolve
+from retinue.config import as_yaml, resolve
 from retinue.evaluation.comparison import ALL_ZERO, Entry, Folds, compare
 from retinue.evaluation.outcomes import Outcomes, all_zero
 from retinue.forecasting.backtest import Backtest
+from retinue.options import Tracking, ValueOptions
 from retinue.reporting.tracking import summary, track
 from retinue.schema import SENTINELS
 
@@ -131,7 +132,7 @@ def test_a_run_holds_scores_table_and_page(
 REAL = """
 import json, sys
 from pathlib import Path
-from retinue.config import Tracking
+from retinue.options import Tracking
 from retinue.reporting.tracking import track
 from tests.reporting.test_tracking import a_backtest, records
 folder = Path(sys.argv[1])

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from retinue.config import Tracking
+from retinue.options import Tracking
 from retinue.reporting.charts_training import (
     decile_chart,
     horizon_chart,

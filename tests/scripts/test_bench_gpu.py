@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from retinue.accel import EngineChoice
-from retinue.config import Engine
+from retinue.options import Engine
 
 ROOT = Path(__file__).parents[2]
 MARKS = ("@pytest.mark.gpu", "@on_devices")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from retinue.accel import choose_engine
-from retinue.config import Engine
 from retinue.evaluation.realised import realised
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.trees import usable
 from retinue.models.btyd import Histories
 from retinue.models.statistics import statistics_of
+from retinue.options import Engine
 from scripts import bench_peer, bench_peers
 from tests.forecasting.shops import START, shop
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Encoder, Options, Strategy, resolve
+from retinue.config import resolve
+from retinue.options import Encoder, Options, Strategy
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "slurm"
 SCRIPTS = sorted(FOLDER.glob("*.sbatch"))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from retinue.accel import EngineChoice
-from retinue.config import Engine, SegmentOptions
+from retinue.options import Engine, SegmentOptions
 
 CUTOFF = datetime(2014, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 CPU = EngineChoice(Engine.cpu, "a test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.segments.choice import Problem, Trial, _taken, choose_centroids, sample_rows
 from retinue.segments.model import nearest_rows
 from tests.segments.planted import CPU

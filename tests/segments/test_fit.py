@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import SEGMENT_PROFILES, SEGMENTS, InputError
 from retinue.segments import SegmentModel, assign, fit_segments, profiles
 from tests.segments.planted import BARGAIN, CPU, CUTOFF, LOST, LOYAL, ONCE, OPTIONS, base

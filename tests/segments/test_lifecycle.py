@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import InputError
 from retinue.segments.lifecycle import STAGES, silence, stages, typical_gap_days
 

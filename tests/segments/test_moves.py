@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import MOVES
 from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lifecycle import stages

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from retinue.config import SegmentOptions
 from retinue.features import CATALOGUE
+from retinue.options import SegmentOptions
 from retinue.segments.naming import Portrait, distinct_names, plain_name, sets_apart
 from retinue.segments.traits import TRAITS, Choice
 

@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 import torch
 
-from retinue.config import DataOptions, Source
 from retinue.evaluation.realised import realised
 from retinue.events.prepare import prepare
 from retinue.events.store import Store
 from retinue.events.timeline import day_ends, history, instant, up_to
+from retinue.options import DataOptions, Source
 from retinue.schema import AMOUNT, CUSTOMER_ID, EVENT_TIME, REALISED_ORDERS, REALISED_SPEND, InputError
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.resident import Resident, Sampler, resident

@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from retinue.config import Options, resolve
+from retinue.config import resolve
+from retinue.options import Options
 from retinue.pipeline import Run, run_backtest, run_ledger
 from retinue.schema import BACKTEST, MATURED, RECONCILED, InputError
 from tests.stages.runs import orders, words

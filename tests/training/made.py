@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from retinue.config import Options
 from retinue.events.timeline import is_known, microseconds
 from retinue.forecasting.sequence import Histories, season_of
+from retinue.options import Options
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.tokens import Tokens
 from retinue.sequences.vocabulary import fit_vocabulary

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from retinue.accel import process_count
-from retinue.config import Encoder, Options, resolve
+from retinue.config import resolve
 from retinue.models.clocks import WIDTH
 from retinue.models.network import Network
+from retinue.options import Encoder, Options
 from retinue.training.data import Steps
 from retinue.training.fit import fit_network, new_network
 from retinue.training.module import Step

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from retinue.config import Accelerator, Encoder, TrainerOptions
+from retinue.options import Accelerator, Encoder, TrainerOptions
 from retinue.sequences.resident import resident
 from retinue.training.fit import fit_network
 from tests.models.devices import NO_GPU, on_devices

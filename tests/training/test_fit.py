@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 import torch
 
-from retinue.config import Accelerator
 from retinue.events.timeline import is_known
 from retinue.models.clocks import Clocks
+from retinue.options import Accelerator
 from retinue.schema import InputError
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.resident import resident

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinue.config import ModelOptions, Options
+from retinue.options import ModelOptions, Options
 from retinue.sequences.resident import Resident, Sampler, resident
 from retinue.training.data import TOKENS_PER_BUCKET, Steps, ahead, judged_parts, shared_out
 from retinue.training.ema import WeightAverage

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
-from retinue.config import TrainerOptions, resolve
+from retinue.config import resolve
+from retinue.options import TrainerOptions
 from retinue.training.trainer import compiles, is_sharded, trainer_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

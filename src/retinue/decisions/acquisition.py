@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.config import ValueOptions
 from retinue.events.store import Store
 from retinue.events.timeline import history
+from retinue.options import ValueOptions
 from retinue.schema import (
     ACQUISITION,
     AMOUNT,

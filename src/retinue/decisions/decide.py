@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.config import ActionOptions, DecisionOptions
 from retinue.decisions.allocate import CORE, NONE, Allocation, Problem, allocate, best_at
 from retinue.decisions.offers import BARS, CONTACTS, WITHDRAWN, Offers, drawn
+from retinue.options import ActionOptions, DecisionOptions
 from retinue.schema import (
     ACTION,
     ACTION_CHANNEL,

@@ -6,9 +6,9 @@ from datetime import datetime
 
 import polars as pl
 
-from retinue.config import Options, Rung
 from retinue.events.store import Store
 from retinue.forecasting.rungs import fit_rung, training_at
+from retinue.options import Options, Rung
 from retinue.schema import CLV, CUSTOMER_ID, EXPECTED_ORDERS, EXPECTED_SPEND, P_CHURN
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
-from retinue.config import Options
 from retinue.evaluation.drift import LARGE, feature_drift, feature_profiles
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store
 from retinue.events.timeline import days_before, history, is_observed
+from retinue.options import Options
 from retinue.schema import (
     CLV,
     CUSTOMER_ID,

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.config import ActionOptions, DecisionOptions, EffectSource
 from retinue.decisions.quadrants import Quadrant
+from retinue.options import ActionOptions, DecisionOptions, EffectSource
 from retinue.schema import (
     CLV,
     CUSTOMER_ID,

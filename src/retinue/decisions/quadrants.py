@@ -6,7 +6,7 @@ from enum import Enum
 
 import polars as pl
 
-from retinue.config import DecisionOptions
+from retinue.options import DecisionOptions
 from retinue.schema import (
     CLV,
     CUSTOMER_ID,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retinue.config import ValueOptions
 from retinue.evaluation.comparison import ALL_ZERO, Entry
 from retinue.evaluation.outcomes import Outcomes
 from retinue.evaluation.profit import Array, Treated, best_share, profit_curve, saving
+from retinue.options import ValueOptions
 
 LEAST_SURVIVAL = 1e-3  # as in the quadrants: no rounding in p_churn makes a fortune
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import DataOptions
 from retinue.events.orders import Grouped, Grouping
 from retinue.events.tally import PLAIN, Tally
+from retinue.options import DataOptions
 from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC
 
 PROBLEM, WARNING, FACT = "problem", "warning", "fact"

@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from retinue.config import DataOptions
 from retinue.events.sources import paths_of
+from retinue.options import DataOptions
 from retinue.schema import SCHEMA_VERSION, InputError
 
 # raised by hand when the same input would give another store

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from retinue.cluster import HERE, Spread
-from retinue.config import DataOptions
 from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
 from retinue.events.clock import DAY_FIRST, Clock, zone_checked
 from retinue.events.findings import Stored, findings
@@ -24,6 +23,7 @@ from retinue.events.sources import Input, inputs_of, protected_of
 from retinue.events.store import Manifest, Store, write_table
 from retinue.events.tally import Tally
 from retinue.events.timeline import instant
+from retinue.options import DataOptions
 from retinue.schema import (
     BASE,
     CUSTOMER,

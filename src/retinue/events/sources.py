@@ -10,8 +10,8 @@ from typing import assert_never
 
 import polars as pl
 
-from retinue.config import ColumnOptions, DataOptions, Source
 from retinue.events.reading import ROW_NUMBER, RawTable, find_files, nearest, open_table, unreadable
+from retinue.options import ColumnOptions, DataOptions, Source
 from retinue.schema import (
     AMOUNT,
     BRAND,

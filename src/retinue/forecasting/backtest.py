@@ -14,7 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retinue.accel import EngineChoice, choose_engine, collect
-from retinue.config import Options, Rung, ValueOptions
 from retinue.evaluation.comparison import ALL_ZERO, Entry, Folds, compare
 from retinue.evaluation.folds import PastStore, past_of, scrambled_after
 from retinue.evaluation.metrics import churn_auroc
@@ -29,6 +28,7 @@ from retinue.forecasting.rungs import SEQUENCES, Training, fit_rung
 from retinue.forecasting.sequence import Histories
 from retinue.forecasting.table import buyers_of
 from retinue.forecasting.trials import Trial
+from retinue.options import Options, Rung, ValueOptions
 from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,

@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from retinue.cluster import HERE, Spread
-from retinue.config import Rung, ValueOptions
 from retinue.features.catalogue import Feature
 from retinue.forecasting.intervals import NOMINAL
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import needed, rows_said
 from retinue.forecasting.zero_shot import InShards, ZeroShot, base_at
+from retinue.options import Rung, ValueOptions
 from retinue.pretraining.pretrained import LAW, Pretrained, load_pretrained
 from retinue.sequences.tokens import Tokens, TokenStore
 from retinue.training.checkpoint import CARD, WEIGHTS, Trained

@@ -7,10 +7,10 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from retinue.config import Options, Rung
 from retinue.events.store import Store
 from retinue.forecasting.rungs import DEFAULT, Training, training_at
 from retinue.forecasting.trials import Lead, lead, mean_gini, mean_log_score
+from retinue.options import Options, Rung
 from retinue.schema import MODEL
 
 STATISTICAL = (Rung.own_rate, Rung.pareto_nbd, Rung.bg_nbd, Rung.mbg_nbd)

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.config import Rung
 from retinue.forecasting.orders import order_chances, order_waits, score_orders
 from retinue.models.btyd import LONGEST_WAIT_DAYS, OrderModel, fit
 from retinue.models.gamma_gamma import GammaGamma, fit_gamma_gamma
 from retinue.models.own_rate import fit_own_rate
 from retinue.models.predictive import spend_given_order
 from retinue.models.statistics import Statistics, statistics_of
+from retinue.options import Rung
 
 Array = NDArray[np.float64]
 LADDER_DAYS = tuple(float(days) for days in np.geomspace(1.0, LONGEST_WAIT_DAYS, 36).round(6))

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from retinue.accel import choose_engine, collect, xgboost_device
-from retinue.config import Encoder, Options, Rung
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.features.query import available_at, features_at
@@ -29,6 +28,7 @@ from retinue.forecasting.trials import Trial, lead
 from retinue.forecasting.tuned import fit_tuned
 from retinue.forecasting.zero_shot import ZeroShot, base_model, zero_shot_at
 from retinue.models.own_rate import OwnRate
+from retinue.options import Encoder, Options, Rung
 from retinue.schema import (
     CUSTOMER,
     CUTOFF,

@@ -15,7 +15,6 @@ import polars as pl
 from torch import Tensor
 
 from retinue.cluster import HERE, Spread
-from retinue.config import Rung, ValueOptions
 from retinue.events.store import write_text
 from retinue.features.catalogue import Feature, split
 from retinue.features.query import CATALOGUE
@@ -34,6 +33,7 @@ from retinue.models.btyd import BetaGeometricNBD, ParetoNBD
 from retinue.models.gamma_gamma import GammaGamma
 from retinue.models.own_rate import OwnRate
 from retinue.models.statistics import KEYS
+from retinue.options import Rung, ValueOptions
 from retinue.pretraining.pretrained import LAW, load_law
 from retinue.pretraining.reading import Reading
 from retinue.schema import (

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from retinue.config import Options, Rung
 from retinue.forecasting.rungs import Training, fit_rung
 from retinue.forecasting.table import buyers_of, forecasts_table
+from retinue.options import Options, Rung
 from retinue.schema import CUTOFF
 
 

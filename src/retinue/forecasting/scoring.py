@@ -19,7 +19,6 @@ from torch import Tensor
 
 from retinue.accel import training_device
 from retinue.cluster import HERE, Spread
-from retinue.config import Accelerator, ValueOptions
 from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
 from retinue.features.catalogue import Feature
@@ -31,6 +30,7 @@ from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, context_of
 from retinue.forecasting.outlook import Predictor
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.table import buyers_of, forecasts_table
+from retinue.options import Accelerator, ValueOptions
 from retinue.pretraining.reading import Reading
 from retinue.schema import (
     CLV,

@@ -15,7 +15,6 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from retinue.config import Encoder, Options
 from retinue.events.store import Store
 from retinue.events.timeline import history, is_known
 from retinue.features.catalogue import Family
@@ -26,6 +25,7 @@ from retinue.forecasting.outlook import Outlook, Predictor
 from retinue.forecasting.trees import FIRST_DAYS, matrix, share_of, usable
 from retinue.models.clocks import ANCHOR, ANCHOR_DAYS, Clocks, anchor_of
 from retinue.models.sequence_losses import LEAST_VALUE
+from retinue.options import Encoder, Options
 from retinue.schema import CUSTOMER, CUTOFF, ORDER
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.season import Season

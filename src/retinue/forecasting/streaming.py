@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retinue.config import ValueOptions
 from retinue.events.store import written_whole
 from retinue.events.timeline import is_after, is_known
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, READOUTS_PER_BATCH, Clocked, by_customer, joined
@@ -26,6 +25,7 @@ from retinue.forecasting.table import buyers_of, forecasts_table
 from retinue.models.amortised import AmortisedLaw
 from retinue.models.clocks import Clocks
 from retinue.models.network import context_group
+from retinue.options import ValueOptions
 from retinue.schema import CUTOFF, InputError
 from retinue.sequences.batches import Batch
 from retinue.sequences.readouts import Readouts, local_day

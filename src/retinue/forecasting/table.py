@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from retinue.config import ValueOptions
 from retinue.forecasting.intervals import Levels, ends, spend_distribution
 from retinue.forecasting.outlook import Array, Outlook
 from retinue.models.statistics import KEYS
+from retinue.options import ValueOptions
 from retinue.schema import (
     CLV,
     CLV_LOWER,

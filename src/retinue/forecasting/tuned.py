@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from retinue.config import Encoder, Options
 from retinue.forecasting.clocked import Clocked, by_customer, context_of, joined, read_clocks
 from retinue.forecasting.grid import Grid
 from retinue.forecasting.outlook import Predictor
@@ -25,6 +24,7 @@ from retinue.models.clocks import Clocks
 from retinue.models.network import Network, NetworkShape
 from retinue.models.piecewise import quantile_edges
 from retinue.models.widening import widened
+from retinue.options import Encoder, Options
 from retinue.pretraining.pretrained import LAW, Pretrained, save_law
 from retinue.pretraining.reading import READOUT_NAMES, Reading, readouts_of
 from retinue.schema import CUSTOMER, CUTOFF, InputError

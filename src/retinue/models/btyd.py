@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from retinue.config import Rung
 from retinue.models.fitting import Sample, maximise
 from retinue.models.integrals import beta_nodes, exp_ratio, log_power_integral, unit_nodes
+from retinue.options import Rung
 
 BETA_NODES = 48
 CELL_NODES = 4

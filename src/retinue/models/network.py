@@ -8,12 +8,12 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from retinue.config import Encoder
 from retinue.models.attention import longest_of
 from retinue.models.clocks import ANCHOR, WIDTH, Clocks, clocks_from
 from retinue.models.context import BaseContext
 from retinue.models.encoders import GRUEncoder, Norm, Residual, TransformerEncoder, remade
 from retinue.models.piecewise import RATIO_EDGES, TIME_EDGES, PiecewiseLinear, fixed_edges, spread
+from retinue.options import Encoder
 from retinue.schema import InputError
 from retinue.sequences.batches import Batch
 

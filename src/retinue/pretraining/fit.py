@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from retinue.config import Encoder, Options, PretrainingOptions, TrainingOptions
 from retinue.models.amortised import AmortisedLaw
 from retinue.models.clocks import Clocks, J, expected_orders, neutral_raw
 from retinue.models.network import Network, NetworkShape
 from retinue.models.piecewise import quantile_edges
+from retinue.options import Encoder, Options, PretrainingOptions, TrainingOptions
 from retinue.pretraining.law import fit_amortised_law
 from retinue.pretraining.pretrained import LAW, Pretrained, Prior, load_law, load_pretrained, save_law
 from retinue.pretraining.reading import READOUT_NAMES, prior_vocabulary

@@ -7,7 +7,7 @@ import math
 
 import polars as pl
 
-from retinue.config import DecisionOptions
+from retinue.options import DecisionOptions
 from retinue.reporting.figures import Chart, Figure, Grid, axis, bars, colour, safe
 from retinue.reporting.tables import QUADRANTS, high_value_from, total
 from retinue.reporting.words import Money, count, plural, share

@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import DecisionOptions, ValueOptions
 from retinue.decisions.kpis import Target
 from retinue.events.store import Manifest
+from retinue.options import DecisionOptions, ValueOptions
 from retinue.reporting.activity import ActivityTables
 from retinue.reporting.words import is_number
 from retinue.schema import (

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from retinue.config import Options
 from retinue.evaluation.reconciliation import windows
 from retinue.forecasting.backtest import Backtest
 from retinue.forecasting.ledger import Reckoning
+from retinue.options import Options
 from retinue.reporting.backtest_page import lead, leading_grid, versus_grid
 from retinue.reporting.budget import (
     actions_grid,

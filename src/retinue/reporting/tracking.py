@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import Tracking, saved_options
+from retinue.config import saved_options
 from retinue.forecasting.backtest import Backtest
+from retinue.options import Tracking
 from retinue.reporting.charts_backtest import DRAWN, captured_chart, profit_chart, reliability_chart
 from retinue.reporting.charts_training import BOARD, leaderboard
 from retinue.reporting.figures import Chart

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from retinue.config import Rung
 from retinue.decisions.quadrants import LEAST_SURVIVAL
+from retinue.options import Rung
 from retinue.reporting.charts_value import QUADRANT_NAMES
 from retinue.reporting.figures import Grid
 from retinue.reporting.overview import value_word

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.metrics import adjusted_rand_score
 
 from retinue.accel import EngineChoice, kmeans
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.segments.model import nearest_rows
 from retinue.segments.scaling import Matrix
 

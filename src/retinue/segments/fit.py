@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from retinue.accel import EngineChoice
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import (
     CUSTOMER,
     CUSTOMER_ID,

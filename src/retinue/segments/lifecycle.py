@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import LIFECYCLE, InputError
 
 STAGES = ("new", "active", "cooling", "dormant", "lapsed", "suppressed")

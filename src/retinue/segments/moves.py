@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import (
     CUSTOMER_ID,
     DIMENSION,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from retinue.config import SegmentOptions
+from retinue.options import SegmentOptions
 from retinue.schema import SEGMENT
 from retinue.segments.lifecycle import silence
 from retinue.segments.scaling import Matrix

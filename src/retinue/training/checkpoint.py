@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from retinue.config import Encoder
 from retinue.events.store import write_table, write_text, written_whole
 from retinue.models.clocks import WIDTH
 from retinue.models.network import Network, NetworkShape
+from retinue.options import Encoder
 from retinue.schema import SCHEMA_VERSION, InputError
 from retinue.sequences.season import Season
 from retinue.sequences.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
 
-from retinue.config import TrainingOptions
+from retinue.options import TrainingOptions
 from retinue.sequences.resident import Resident, Sampler
 from retinue.training.module import Part, Step
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from retinue.accel import matmul_rate
-from retinue.config import ModelOptions, Options
 from retinue.events.store import write_table, write_text
 from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape
 from retinue.models.piecewise import quantile_edges
 from retinue.models.work import training_operations
+from retinue.options import ModelOptions, Options
 from retinue.schema import InputError
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.resident import Resident, resident

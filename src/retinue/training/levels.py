@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from retinue.config import TrainingOptions
 from retinue.models.clocks import Clocks, J, clocks_from
 from retinue.models.network import Network
+from retinue.options import TrainingOptions
 from retinue.sequences.batches import Targets
 from retinue.sequences.resident import Resident, lots
 from retinue.training.data import judged_parts

@@ -11,8 +11,8 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from retinue.config import TrainingOptions
 from retinue.models.network import Network
+from retinue.options import TrainingOptions
 from retinue.sequences.batches import Batch
 from retinue.training.objective import term_sums, term_weights
 from retinue.training.sharding import split, split_like, whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retinue.config import TrainingOptions
 from retinue.models.clocks import Clocks
 from retinue.models.network import NextEvent
 from retinue.models.sequence_losses import (
@@ -15,6 +14,7 @@ from retinue.models.sequence_losses import (
     refund_loss,
     value_loss,
 )
+from retinue.options import TrainingOptions
 from retinue.sequences.batches import Targets
 
 TERMS = ("next_order", "orders", "value", "refunds", "next_event")

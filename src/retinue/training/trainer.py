@@ -14,8 +14,8 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from retinue.accel import choose_precision, float32_products, training_device
-from retinue.config import Strategy as Asked
-from retinue.config import TrainerOptions, TrainingOptions
+from retinue.options import Strategy as Asked
+from retinue.options import TrainerOptions, TrainingOptions
 
 log = logging.getLogger(__name__)
 

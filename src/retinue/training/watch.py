@@ -12,7 +12,7 @@ import polars as pl
 import pytorch_lightning as lightning
 import torch
 
-from retinue.config import TrainingOptions
+from retinue.options import TrainingOptions
 from retinue.training.ema import WeightAverage
 from retinue.training.module import SequenceModule, Step
 from retinue.training.objective import TERMS

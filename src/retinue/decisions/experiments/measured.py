@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.config import ActionOptions, EffectSource, Options
 from retinue.decisions.experiments.uplift import (
     Exposure,
     Form,
@@ -28,6 +27,7 @@ from retinue.decisions.offers import drawn
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store
 from retinue.events.timeline import history, is_observed
+from retinue.options import ActionOptions, EffectSource, Options
 from retinue.schema import (
     CAMPAIGN,
     CUSTOMER_ID,
