@@ -131,7 +131,7 @@ def of_law() -> Work:
     customers = 100_000
     age = lot.uniform(30, 700, customers).round()
     frequency = lot.poisson(2.0, customers).astype(np.float64)
-    recency = np.where(frequency > 0, (age * lot.uniform(0, 1, customers)).round(), 0.0)
+    recency = np.where(frequency > 0, np.maximum((age * lot.uniform(0, 1, customers)).round(), 1.0), 0.0)
     ids = pl.int_range(customers, eager=True).cast(pl.String)
     histories = pl.DataFrame(
         {"customer_id": ids, "frequency": frequency, "recency_days": recency, "T_days": age}

@@ -17,9 +17,9 @@ from retinue.features.frames import Frames, Whole, whole_of
 from retinue.features.query import COMPARING, available_at, features_at
 from retinue.schema import CUSTOMER_ID, CUTOFF
 
-ROWS_AT_ONCE = 500_000
+ROWS_AT_ONCE = 200_000
 ONE_ID_IN = 1_000
-ROWS_PER_GROUP = 20_000  # a range of customers reads no more of a shard than it needs
+ROWS_PER_GROUP = 4_000  # a range of customers reads no more of a shard than it needs
 PART = "part"
 Collect = Callable[[pl.LazyFrame], pl.DataFrame]
 
@@ -133,7 +133,8 @@ def _merge(shards: list[Path], folder: Path, path: Path) -> None:
             for shard, place in zip(shards, places, strict=True)
         ]
         part = folder / f"range-{i:05d}.parquet"
-        pl.concat(runs).collect().sort(CUSTOMER_ID, CUTOFF).write_parquet(part, compression="lz4")
+        rows = pl.concat(runs).collect().sort(CUSTOMER_ID, CUTOFF)
+        rows.write_parquet(part, compression="lz4", row_group_size=ROWS_AT_ONCE // 4)
         sorted_ranges.append(part)
     pl.scan_parquet(sorted_ranges or shards).sink_parquet(path, compression="zstd", maintain_order=True)
 

@@ -145,7 +145,7 @@ class Units:
     def season(self) -> Season:
         """Of its orders."""
         days = np.flatnonzero(self.order_counts)
-        return Season.fit(np.repeat(days, self.order_counts[days]), self.cutoff_day)
+        return Season.of_counts(days, self.order_counts[days], self.cutoff_day)
 
     @property
     def windows(self) -> tuple[float, ...]:

@@ -55,11 +55,23 @@ class Season:
             last_day: The last day of training; later ones are left out.
         """
         days = np.asarray(order_days, dtype=np.int64)
-        days = days[days <= last_day]
+        distinct, counts = np.unique(days[days <= last_day], return_counts=True)
+        return cls.of_counts(distinct, counts, last_day)
+
+    @classmethod
+    def of_counts(cls, days: NDArray[np.int64], orders: NDArray[np.int64], last_day: int) -> Self:
+        """As `fit`, from how many orders each day had, so that a base of any size takes no more memory.
+
+        Args:
+            days: Distinct local days since 1970 with orders, none after the last.
+            orders: Of each.
+            last_day: The last day of training.
+        """
         if not len(days):
             return cls.even()
         first = max(int(days.min()), last_day - MOST_YEARS * 366)
-        counts = np.bincount(days[days >= first] - first, minlength=last_day - first + 1).astype(float)
+        late = days >= first
+        counts = np.bincount(days[late] - first, orders[late], last_day - first + 1)
         span = np.arange(first, last_day + 1)
         weekday = _weekday_factors(span, counts)
         week = np.ones(WEEKS)
