@@ -71,7 +71,7 @@ class Season:
             return cls.even()
         first = max(int(days.min()), last_day - MOST_YEARS * 366)
         late = days >= first
-        counts = np.bincount(days[late] - first, orders[late], last_day - first + 1)
+        counts = np.bincount(days[late] - first, orders[late], last_day - first + 1).astype(float)
         span = np.arange(first, last_day + 1)
         weekday = _weekday_factors(span, counts)
         week = np.ones(WEEKS)
