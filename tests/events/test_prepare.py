@@ -173,6 +173,28 @@ def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert pieces.manifest.rows_in == whole.manifest.rows_in == 25_000
 
 
+def test_many_shards_wait_for_rows_so_that_parts_are_not_tiny(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches of 10,000 rows: one part a batch, or one for two of them; the events are the same."""
+    path = orders_csv(tmp_path, [f"c{n % 1000},2024-01-{n % 28 + 1:02d},{n % 50}" for n in range(25_000)])
+    monkeypatch.setattr("retinue.events.reading.BATCH_CELLS", 1)
+    names: set[str] = set()
+    write_parts = preparing._write_parts
+
+    def seen(rows: pl.DataFrame, parts: Path, shards: int, name: str) -> None:
+        names.add(name)
+        write_parts(rows, parts, shards, name)
+
+    monkeypatch.setattr(preparing, "_write_parts", seen)
+    each = events_of(prepared(path, tmp_path, shards=3))
+    assert sorted(names) == ["000000-000000", "000000-000001", "000000-000002"]
+    names.clear()
+    monkeypatch.setattr(preparing, "ROWS_PER_PART", 5_000)
+    assert events_of(prepared(path, tmp_path, shards=3)).equals(each)
+    assert sorted(names) == ["000000-000000", "000000-000001"]
+
+
 def test_the_number_of_shards_follows_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 100)
     frame = pl.DataFrame({"customer_id": range(250), "event_time": ["2024-01-01"] * 250})

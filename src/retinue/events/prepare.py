@@ -42,6 +42,8 @@ Report = Callable[[str, float], None]
 
 ROWS_PER_SHARD = 2_000_000
 MAX_SHARDS = 4096
+ROWS_PER_PART = 2_000
+MOST_HELD_ROWS = 4_000_000
 _PARTS = "parts"
 
 
@@ -209,14 +211,22 @@ def _read(
     """One input; done twice it writes the same files."""
     place, source = numbered
     tally = Tally()
+    held: list[pl.DataFrame] = []
+    written = 0
+    # many shards would make many files of a few rows each
+    wanted = min(shards * ROWS_PER_PART, MOST_HELD_ROWS)
     for number, raw in enumerate(source.table.batches()):
         rows, bad = clean(raw, source, rules, tally)
-        name = f"{place:06d}-{number:06d}"
         if bad.height:
-            bad.write_parquet(parts / f"quarantine-{name}.parquet", compression="lz4")
-        _write_parts(rows, parts, shards, name)
+            bad.write_parquet(parts / f"quarantine-{place:06d}-{number:06d}.parquet", compression="lz4")
+        held.append(rows)
+        if sum(some.height for some in held) >= wanted:
+            _write_parts(pl.concat(held), parts, shards, f"{place:06d}-{written:06d}")
+            held, written = [], written + 1
         if tell is not None:
             tell(source.table.label, tally.rows_in)
+    if held:
+        _write_parts(pl.concat(held), parts, shards, f"{place:06d}-{written:06d}")
     return tally
 
 
