@@ -39,8 +39,9 @@ bench-lifestream: $(VENV)/.dev .venv-lifestream/.installed
 wheel-test: $(VENV)/.dev
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
+# demo and dev are installed by the tests, and dev holds what experiments, ray and tracking hold.
 extras: $(VENV)/.dev
-	for extra in bench demo dev experiments gpu-cu12 gpu-cu13 ray tracking; do \
+	for extra in bench gpu-cu12 gpu-cu13; do \
 	  $(PIP) install --quiet --dry-run --ignore-installed -c constraints.txt ".[$$extra]" || exit 1; \
 	  echo "extra $$extra resolves"; done
 

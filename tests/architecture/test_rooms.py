@@ -172,3 +172,13 @@ def test_no_machine_path_or_leftover_notes() -> None:
             if word in text
         ]
     assert not found
+
+
+def test_dev_holds_the_extras_that_tests_stand_for() -> None:
+    """`make extras` leaves them out: an environment in which the tests ran has resolved them."""
+    import tomllib
+
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = told["project"]["optional-dependencies"]
+    for name in ("experiments", "ray", "tracking"):
+        assert set(extras[name]) <= set(extras["dev"]), name
