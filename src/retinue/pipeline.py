@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -202,8 +203,29 @@ def _curves(run: Run, made: pl.DataFrame, scorer: Scorer, buyers: pl.DataFrame) 
     return scorer(chosen, days)
 
 
-def offered(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, Offers, dict[str, ActionOptions]]:
-    """Customers at the latest cutoff, their quadrants, what the menu would bring each, and the menu."""
+@dataclass(frozen=True)
+class Offered:
+    """The base at the latest cutoff, and what the menu would bring each of its customers.
+
+    Attributes:
+        forecasts: at all horizons.
+        features: at that cutoff.
+        segments: at that cutoff.
+        quadrant: value x risk.
+        customers: what the offers were made from, in the same order.
+        made: the offers.
+    """
+
+    forecasts: pl.DataFrame
+    features: pl.DataFrame
+    segments: pl.DataFrame
+    quadrant: pl.DataFrame
+    customers: pl.DataFrame
+    made: Offers
+
+
+def offered(run: Run) -> Offered:
+    """What could be done for whom, from finished tables."""
     options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
     forecasts, features, segments = (
         run.read(name).filter(latest) for name in ("forecasts", "features", "segments")
@@ -212,15 +234,14 @@ def offered(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, Offers, dict[str, Act
     busy = running(assigned_in(run.folder), run.cutoffs[-1])
     customers = customers_of(quadrant, forecasts, features, segments, busy)
     menu = options.actions.actions
-    return customers, quadrant, offers(customers, menu, options.decisions, _measured(run, menu)), menu
+    made = offers(customers, menu, options.decisions, _measured(run, menu))
+    return Offered(forecasts, features, segments, quadrant, customers, made)
 
 
 def _decide(run: Run) -> None:
-    options, latest = run.options, pl.col(CUTOFF) == run.cutoffs[-1]
-    forecasts, features, segments = (
-        run.read(name).filter(latest) for name in ("forecasts", "features", "segments")
-    )
-    customers, quadrant, made, menu = offered(run)
+    options, menu, found = run.options, run.options.actions.actions, offered(run)
+    forecasts, features, segments = found.forecasts, found.features, found.segments
+    quadrant, customers, made = found.quadrant, found.customers, found.made
     decided = decide(customers, quadrant, made, menu, options.decisions, options.budget, options.seed)
     write_table(decided.limits, run.table("limits"))
     write_table(budget_curve(customers, made, menu, options.decisions), run.table("budget_curve"))

@@ -68,10 +68,11 @@ def run_policy(options: Options, progress: Progress = unheard) -> tuple[Run, Jud
             "outcomes, or give an earlier cutoff."
         )
     came = realised(store.scan(), cutoff, run.horizon_days, store.local_zone).collect()
-    customers, _, made, _ = offered(run)
+    found = offered(run)
+    made = found.made
     decided = run.read("decisions").select(CUSTOMER_ID, pl.col(ACTION).alias("now"))
     rows = (
-        customers.select(CUSTOMER_ID, CLV)
+        found.customers.select(CUSTOMER_ID, CLV)
         .with_row_index("row")
         .join(log, on=CUSTOMER_ID)
         .join(decided, on=CUSTOMER_ID)

@@ -195,6 +195,14 @@ def test_many_shards_wait_for_rows_so_that_parts_are_not_tiny(
     assert sorted(names) == ["000000-000000", "000000-000001"]
 
 
+def test_a_mistake_in_several_files_is_shown_where_it_stands_first(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, day in (("a", "soon"), ("b", "later")):
+        write(tmp_path / "in" / f"{name}.csv", ["customer_id,event_time,amount", f"x,{day},5"])
+    with pytest.raises(InputError, match=r"2 missing or unreadable times \(first: 'soon', a.csv row 2\)"):
+        prepare(options(tmp_path / "in"), tmp_path / "store")
+
+
 def test_the_number_of_shards_follows_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_SHARD", 100)
     frame = pl.DataFrame({"customer_id": range(250), "event_time": ["2024-01-01"] * 250})

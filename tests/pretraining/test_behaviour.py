@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import fields
 from datetime import timedelta
+from functools import reduce
+from operator import add
 
 import numpy as np
 import polars as pl
 import pytest
 
 from retinue.events.timeline import history
+from retinue.sequences import behaviour
 from retinue.sequences.behaviour import (
     NAMES,
     SUMMARY,
@@ -129,6 +132,23 @@ def test_sums_of_parts_are_those_of_the_whole(events: pl.DataFrame) -> None:
     assert (again.first_day, again.cutoff_day) == (units.first_day, units.cutoff_day)
     assert again.order_value == pytest.approx(units.order_value)
     assert again.order_counts.tolist() == units.order_counts.tolist()
+
+
+def test_the_sample_behind_medians_follows_from_the_customers_alone(
+    events: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few values are held, and they are the same ones however the base is cut up and in whatever order it is read."""
+    tokens, _, _ = read(events)
+    monkeypatch.setattr(behaviour, "MOST_SAMPLED", 150)
+
+    def held(count: int, order: int) -> list[tuple[int, list[float]]]:
+        parts = [tokens.take(np.flatnonzero(tokens.customer % count == i)) for i in range(count)][::order]
+        counts = reduce(add, (behaviour.counts_of(part, CUTOFF) for part in parts))
+        return [(one.zeros, np.sort(one.value).tolist()) for one in (counts.values, counts.gaps)]
+
+    whole = held(1, 1)
+    assert all(0 < len(values) <= 150 and zeros > 0 for zeros, values in whole)
+    assert held(3, 1) == held(3, -1) == held(7, 1) == whole
 
 
 def test_nothing_after_the_cutoff_is_seen_and_the_currency_does_not_matter(events: pl.DataFrame) -> None:
