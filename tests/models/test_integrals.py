@@ -36,10 +36,18 @@ def test_power_integral_does_not_depend_on_the_order_of_its_factors() -> None:
     assert log_power_integral(m, n, a, b, width).item() == log_power_integral(n, m, b, a, width).item()
 
 
-def test_power_integral_has_the_right_gradient() -> None:
-    arguments = tuple(column(value).requires_grad_() for value in (1.7, 3.0, 2.0, 5.0, 4.0))
-    assert torch.autograd.gradcheck(log_power_integral, arguments)
-    assert torch.autograd.gradgradcheck(log_power_integral, arguments)
+@pytest.mark.parametrize(
+    "case", [(1.7, 3.0, 2.0, 5.0), (3.0, 1.7, 5.0, 2.0), (0.0, 2.0, 1.0, 3.0), (90.0, 0.4, 0.7, 0.9)]
+)
+@pytest.mark.parametrize("width", [0.01, 4.0, 1e4])
+def test_power_integral_has_the_right_gradients(case: tuple[float, ...], width: float) -> None:
+    arguments = tuple(column(value, 1.1 * value).requires_grad_() for value in case)
+
+    def of(m: Tensor, n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return log_power_integral(m, n, a, b, column(width, width))
+
+    assert torch.autograd.gradcheck(of, arguments)
+    assert torch.autograd.gradgradcheck(of, arguments)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.793, 2.4), (0.01, 0.01), (0.5, 0.5), (100.0, 3000.0), (0.3, 1500.0)])
