@@ -1,1 +1,8 @@
 """retinue: what every customer is worth, who is leaving, who is alike, and what to do."""
+
+import os
+
+# Threads of torch's OpenMP spin while they wait for each other. Where other jobs want the same cores, as long as GNU's does
+# unasked, scoring takes 50 times as long; so short a spin costs an idle machine about 4 % (docs/log.md).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")

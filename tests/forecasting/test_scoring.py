@@ -16,6 +16,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from retinue.accel import one_thread
 from retinue.forecasting import clocked, scoring
 from retinue.forecasting.intervals import COVERAGE, fit_levels, groups, tier_edges
 from retinue.forecasting.rungs import Scorer
@@ -24,9 +25,11 @@ from retinue.forecasting.scoring import Scoring, Share, part_path, read_forecast
 from retinue.forecasting.sequence import SequencePredictor
 from retinue.models.amortised import AmortisedLaw
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, EXPECTED_ORDERS, FORECASTS, HORIZON_DAYS, InputError
+from retinue.sequences.tokens import write_tokens
 from tests.forecasting import nets
 from tests.forecasting.nets import HORIZONS, Base, scoring_of
 from tests.models.devices import NO_GPU
+from tests.sequences.made import resharded
 
 KEYS = [str(CUSTOMER_ID), str(CUTOFF), str(HORIZON_DAYS)]
 
@@ -60,8 +63,33 @@ def test_shards_scored_from_the_folder_are_the_base_scored_at_once_by_the_fitted
     scorer, rung = request.getfixturevalue(which)
     done = score(scoring_of(base, rung), tmp_path)
     assert done == scoring.Scored((0, 1, 2), (), ())
-    # the network works in float32, and batches of other sizes round otherwise; exp(-20) tells 20 twenty times as loudly
-    assert_frame_equal(whole(tmp_path), at_once(base, scorer), rel_tol=2e-5, abs_tol=1e-7)
+    assert_frame_equal(whole(tmp_path), at_once(base, scorer), rel_tol=1e-9, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize("shards", [1, 7, 40])
+@pytest.mark.parametrize("which", ["gru", "transformer", "contextual"])
+def test_forecasts_do_not_follow_from_shards_batches_or_threads(
+    base: Base,
+    which: str,
+    shards: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = scoring_of(base, request.getfixturevalue(which)[1])
+    with one_thread():
+        score(job, tmp_path / "three")
+    store = resharded(base.store, tmp_path / "store", shards)
+    other = replace(job, store=store, tokens=write_tokens(store, tmp_path / "tokens"))
+    monkeypatch.setattr(clocked, "READOUTS_PER_BATCH", 7)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        score(other, tmp_path / "other")
+    finally:
+        torch.set_num_threads(threads)
+    # float32 products that rounded otherwise would differ by 1e-7
+    assert_frame_equal(whole(tmp_path / "three"), whole(tmp_path / "other"), rel_tol=1e-9, abs_tol=1e-12)
 
 
 @pytest.mark.gpu

@@ -166,6 +166,20 @@ def test_a_transformer_knows_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_length_of_others_changes_no_bit_up_to_the_next_power_of_two() -> None:
+    made = TransformerEncoder(32, 2, 2, 0.0).eval()
+    lot = torch.Generator().manual_seed(1)
+    x, gaps = torch.randn(512, 32, generator=lot), torch.rand(512, generator=lot)
+    lengths = (140, 150, 200)
+    said = []
+    with torch.no_grad():
+        for others in ((140,), (140, 150), (140, 150, 200)):
+            starts, tokens = starts_of(*others), sum(others)
+            said.append(made(x[:tokens], gaps[:tokens], starts, max(others))[: lengths[0]])
+    assert torch.equal(said[0], said[1])
+    assert torch.equal(said[0], said[2])
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_eager_and_compiled_agree(kind: Encoder) -> None:
     x, gap = tokens()

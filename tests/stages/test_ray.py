@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from retinue.accel import one_thread
 from retinue.cluster import HERE, OnRay
 from retinue.config import resolve
 from retinue.pipeline import advance
@@ -74,10 +73,9 @@ def fill(asked: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def here(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of it, on as many threads as an actor has: float32 products follow their number."""
+    """What one process makes of it."""
     output = tmp_path_factory.mktemp("here") / "out"
-    with one_thread():
-        fill(words(raw, output))
+    fill(words(raw, output))
     return output
 
 

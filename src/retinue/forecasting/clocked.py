@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from retinue.accel import one_thread, side_by_side
 from retinue.forecasting.outlook import Array, Outlook, Values, logit
 from retinue.models import clocks as law
 from retinue.models.btyd import LONGEST_WAIT_DAYS
@@ -18,13 +19,14 @@ from retinue.models.network import Network
 from retinue.schema import CUSTOMER, CUTOFF
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.resident import Resident, Sampler, resident
-from retinue.sequences.tokens import Tokens
+from retinue.sequences.tokens import Ints, Tokens
 from retinue.training.checkpoint import Trained
 
 DAYS_PER_YEAR = 365.25
 # larger tables fall out of the cache, and hold more padding: with 2,048 and 65,536 scoring takes 1.2 times as long
 READOUTS_PER_BATCH, TOKENS_PER_BATCH = 1_024, 16_384
 ON_A_GPU = (65_536, 2_097_152)  # which is idle between small ones; not measured yet
+LEAST_CUSTOMERS = 4
 CONTEXT_CUSTOMERS = 2_048
 
 
@@ -84,9 +86,8 @@ class Clocked(ABC):
         return self.latest[0][1]
 
 
-@torch.inference_mode()
 def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: Tensor | None) -> Clocks:
-    """What the network says of each readout, in their order, in float64.
+    """What the network says of each readout, in their order, in float64; on a CPU whoever else is asked about.
 
     Args:
         trained: the network.
@@ -98,16 +99,27 @@ def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: T
     device = device_of(network)
     data = resident(tokens, readouts, trained.vocabulary, device=device)
     context = None if context is None else context.to(device)  # another process may have made it
-    parts, rows = [], []
-    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if device.type == "cpu" else ON_A_GPU
-    for people in Sampler(data.lengths, data.counts, *at_once).in_order():
+    on_cpu = device.type == "cpu"
+    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if on_cpu else ON_A_GPU
+    sampler = Sampler(data.lengths, data.counts, *at_once)
+    # products of fewer rows round otherwise: whoever is alone in a batch is there several times
+    batches = [
+        np.pad(people, (0, max(0, LEAST_CUSTOMERS - len(people))), "edge")
+        for people in sampler.in_order(alike=True)
+    ]
+
+    @torch.inference_mode()  # each thread is asked anew
+    def said(people: Ints) -> Clocks:
         batch = data.batch(people)
         states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
-        parts.append(network.read(states, batch, context))
-        rows.append(data.rows(people))
-    return joined(parts, torch.from_numpy(np.argsort(np.concatenate(rows))))
+        return network.read(states, batch, context)
+
+    parts = side_by_side(said, batches) if on_cpu else [said(people) for people in batches]
+    rows = np.concatenate([data.rows(people) for people in batches])
+    return joined(parts, torch.from_numpy(np.unique(rows, return_index=True)[1]))
 
 
+@one_thread()
 @torch.inference_mode()
 def context_of(trained: Trained, tokens: Tokens, readouts: Readouts) -> Tensor | None:
     """What the network is told of the base: its 2,048 customers of lowest code; None where it asks for nothing.

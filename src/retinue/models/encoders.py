@@ -141,6 +141,9 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, log_gap: Tensor, cu_seqlens: Tensor, max_len: int) -> Tensor:
         """States after each token; arguments and result as `GRUEncoder.forward`."""
+        if not torch.is_grad_enabled():
+            # attention cuts its sums by the length of the table, which thus is that of all histories up to it
+            max_len = 1 << (max_len - 1).bit_length()
         turned = turns(_positions(log_gap, cu_seqlens, max_len), self.periods)
         for block in self.blocks:
             x = remade(block, self.recompute, x, turned, cu_seqlens, max_len)

@@ -316,23 +316,31 @@ class Sampler:
         batches = self._cut(np.log(self.lengths) + lot.uniform(0, LENGTHS_ALIKE, len(self.lengths)))
         return [batches[i] for i in lot.permutation(len(batches))]
 
-    def in_order(self) -> list[Ints]:
-        """The batches of one pass with no chance in it, short histories first."""
-        return self._cut(self.lengths)
+    def in_order(self, alike: bool = False) -> list[Ints]:
+        """The batches of one pass with no chance in it, short histories first.
+
+        Args:
+            alike: no batch has histories on both sides of a power of two, so that the next power is
+                the same for a customer whoever shares the batch.
+        """
+        return self._cut(self.lengths, np.ceil(np.log2(np.maximum(self.lengths, 1))) if alike else None)
 
     def padding_waste(self, batches: list[Ints]) -> float:
         """Share of places that hold no token where each batch is padded to its longest history."""
         padded = sum(int(self.lengths[people].max()) * len(people) for people in batches)
         return 1 - sum(int(self.lengths[people].sum()) for people in batches) / padded if padded else 0.0
 
-    def _cut(self, key: NDArray[Any]) -> list[Ints]:
+    def _cut(self, key: NDArray[Any], apart: NDArray[Any] | None = None) -> list[Ints]:
+        """By rising key; customers that differ in `apart` are never together."""
         order = np.argsort(key, kind="stable")
+        kinds = None if apart is None else apart[order]
         cuts, size, readouts = [], 0, 0
         longest = 0
         for place, who in enumerate(order.tolist()):
             size, readouts = size + 1, readouts + int(self.counts[who])
             longest = max(longest, int(self.lengths[who]))
-            if size > 1 and (readouts > self.readouts_per_batch or size * longest > self.tokens_per_batch):
+            full = readouts > self.readouts_per_batch or size * longest > self.tokens_per_batch
+            if size > 1 and (full or (kinds is not None and kinds[place] != kinds[place - 1])):
                 cuts.append(place)
                 size, readouts, longest = 1, int(self.counts[who]), int(self.lengths[who])
         return np.split(order, cuts) if len(order) else []
