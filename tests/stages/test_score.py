@@ -28,11 +28,16 @@ def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
     out = folder.parent.parent
     later = ["forecast", *words, f"checkpoint={folder}", "cutoff=2014-09-30", "horizon_days=[30,60]"]
     assert main([*later, "scoring.rank=0", "scoring.world_size=2"]) == 0
-    assert "1 shards written, 0 stood already" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 shards written, 0 stood already" in told
+    assert "report:" not in told
+    page = out / "forecasts.html"
+    assert not page.exists()
     first = read_forecasts(out).collect()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(later) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     found = FORECASTS.check(read_forecasts(out).collect())
@@ -48,6 +53,18 @@ def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
     capsys.readouterr()
     assert main(later) == 0
     assert "0 shards written, 2 stood already" in capsys.readouterr().out
+    summary, text = pl.read_parquet(out / "forecasts_summary.parquet"), page.read_text(encoding="utf-8")
+    assert summary["customers"].to_list() == [found[CUSTOMER_ID].n_unique()] * 2
+    for name in ("customers", "expected_churners", "expected_orders"):
+        assert all(f">{value:,.0f}</td>" in text for value in summary[name])
+    assert "trained on these data up to 2014-06-30" in text
+    assert "The data were not checked" in text
+    assert main(["doctor", *words, "cutoff=2014-09-30", "horizon_days=[30,60]"]) == 0
+    assert main(later) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "The data were not checked" not in text
+    findings = pl.read_parquet(out / "quality.parquet")
+    assert text.count('<span class="badge') == findings.height > 3
 
 
 @pytest.mark.parametrize(

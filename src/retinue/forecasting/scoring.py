@@ -50,6 +50,8 @@ from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
 FOLDER, STAMPS = "forecasts", ".scored"
+PAGE = "forecasts.html"
+OF_ALL_SHARDS = (f"{FORECASTS_SUMMARY.name}.parquet", PAGE)
 Report = Callable[[str, float], None]
 
 
@@ -75,7 +77,7 @@ class Share:
 class Scored:
     """What became of a process's shards: written, kept as they stood, or in the hands of another process.
 
-    `totals` is the `forecasts_summary` of the base, None while other processes are at work on some of it.
+    `totals` is the `forecasts_summary` of the base, None while other processes are at work on some of it or add it up.
     """
 
     written: tuple[int, ...]
@@ -193,7 +195,8 @@ def score(
 ) -> Scored:
     """Writes `forecasts/shard=…/part.parquet` for every shard of this process, each whole or not at all.
 
-    Whoever ends last writes `forecasts_summary.parquet`, the totals.
+    Whoever ends last writes `forecasts_summary.parquet`, the totals; what an earlier run made of all its shards is gone
+    until then.
 
     A shard that stands from the same checkpoint, events, options and mark is kept, so that a run which was
     killed goes on where it stopped. Which process scores a shard changes nothing in it.
@@ -209,6 +212,9 @@ def score(
     key = _key(scoring, mark)
     if share.rank == 0:
         _remove_others(out, shards)
+        if not all(_stands(out, shard, key) for shard in range(shards)):
+            for name in OF_ALL_SHARDS:
+                (out / name).unlink(missing_ok=True)
     found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
     mine = share.of(shards)
     work = partial(_score_one, scoring, out, key)
@@ -223,8 +229,10 @@ def score(
             report(f"scored shard {shard + 1} of {shards}", done / len(mine))
     whole = None
     if all(_stands(out, shard, key) for shard in range(shards)):
-        whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
-        write_table(whole, out / f"{FORECASTS_SUMMARY.name}.parquet")
+        with alone(out, "summary") as free:
+            if free:
+                whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
+                write_table(whole, out / OF_ALL_SHARDS[0])
     written, kept, elsewhere = (tuple(found[name]) for name in ("written", "kept", "elsewhere"))
     return Scored(written, kept, elsewhere, whole)
 
@@ -259,7 +267,7 @@ def _score_elsewhere(scoring: Scoring, out: Path, key: str, shard: int) -> str:
 
 def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
     path, stamp = part_path(out, shard), _stamp_path(out, shard)
-    with _alone(stamp.with_suffix(".lock")) as free:
+    with alone(out, stamp.stem) as free:
         if not free:
             return "elsewhere"
         if _stands(out, shard, key):
@@ -306,8 +314,9 @@ def _remove_others(out: Path, shards: int) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process holds the lock; the kernel drops it with the process, however that ends."""
+def alone(out: Path, work: str) -> Iterator[bool]:
+    """Whether no other process is at this work; the kernel drops the lock with the process, however that ends."""
+    path = out / STAMPS / f"{work}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:
