@@ -38,6 +38,7 @@ def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(later) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    assert page.is_file()
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     found = FORECASTS.check(read_forecasts(out).collect())

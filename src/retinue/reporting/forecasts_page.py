@@ -13,7 +13,6 @@ from retinue.options import DecisionOptions, ValueOptions
 from retinue.reporting import charts_value, views
 from retinue.reporting.figures import Chart, Grid
 from retinue.reporting.forecast_counts import (
-    MOST_TO_SAVE,
     Counts,
     Groups,
     risk_sides,
@@ -48,6 +47,7 @@ HEADS = (
     "Expected spend",
     "Discounted value (clv)",
 )
+LEFT_OUT_ON_A_PHONE = (3, 4)  # of the customers to save
 Rows = tuple[tuple[Chart | Card | Block, ...], ...]
 
 
@@ -243,23 +243,13 @@ def _act(told: ForecastsTold) -> Section:
     return Section(key, title, f"{rule}{unchecked}", rows)
 
 
-def _to_save(groups: Groups, money: Money) -> Card:
-    if groups.save.is_empty():
-        return Card("Customers to save first", None, ("No customer is both of high value and of high risk.",))
+def _to_save(groups: Groups, money: Money) -> Block:
     lines = tuple(
         (who, money.full(stake), share(risk), money.full(retained), money.full(clv))
         for who, stake, risk, retained, clv in groups.save.iter_rows()
     )
-    told = (
-        f"The {count(MOST_TO_SAVE)} largest values at stake among customers of high value and high risk. “If retained” is "
-        "what the customer would bring who orders at least once more."
-    )
-    return Card(
-        "Customers to save first",
-        Grid(("Customer", "Value at stake", "Risk", "If retained", "Discounted value"), lines),
-        (told,),
-        "folds",
-    )
+    heads = ("Customer", "Value at stake", "Risk", "If retained", "Discounted value")
+    return Block("save", (Grid(heads, lines) if lines else None, LEFT_OUT_ON_A_PHONE))
 
 
 _UNCHECKED = (
