@@ -124,14 +124,9 @@ def build_forecasts_page(told: ForecastsTold) -> str:
         f"{plural(lead[CUSTOMERS], 'customer')} · history to {told.day(lead[CUTOFF])} · forecast for the next "
         f"{days(lead[HORIZON_DAYS])} · by checkpoint {told.checkpoint}"
     )
-    ranked = told.totals.sort(CUTOFF, HORIZON_DAYS, descending=True)
-    sections = [
-        _overview(told),
-        *(_spread(told, place, row) for place, row in enumerate(ranked.iter_rows(named=True))),
-        _act(told),
-        _quality(told),
-        _reading(told),
-    ]
+    ranked = told.totals.sort(CUTOFF, HORIZON_DAYS, descending=True).iter_rows(named=True)
+    first, *others = (_spread(told, place, row) for place, row in enumerate(ranked))
+    sections = [_overview(told), first, _act(told), *others, _quality(told), _reading(told)]
     return build_page(f"{told.name}: forecasts", subtitle, sections, names_customers=told.sound)
 
 
