@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from markupsafe import escape
 
+from retinue.decisions.causes import NO_REASON
 from retinue.decisions.quadrants import quadrant_table, quadrants
 from retinue.events.store import write_table
 from retinue.forecasting.scoring import part_path, totals
@@ -35,9 +37,11 @@ from retinue.schema import (
     CUSTOMER_ID,
     CUSTOMERS,
     CUTOFF,
+    EVIDENCE,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
     HORIZON_DAYS,
+    NAMED_CAUSE,
     P_CHURN,
     QUADRANT,
     VALUE_AT_STAKE,
@@ -275,6 +279,30 @@ def test_on_unsound_data_nobody_is_named(tables: ReportTables, tmp_path: Path) -
     sound = build_forecasts_page(told_of(tables, tmp_path))
     assert "it names customers" in sound
     assert "were not checked" not in sound
+
+
+def test_causes_are_counted_and_told_where_they_were_sought(tables: ReportTables, tmp_path: Path) -> None:
+    told = told_of(tables, tmp_path)
+    assert "Why at risk" not in build_forecasts_page(told)
+    causes = pl.DataFrame(
+        {
+            CUSTOMER_ID: ["a", "b", "c", NASTY, "e"],
+            NAMED_CAUSE: ["service", NO_REASON, NO_REASON, "life_cycle", NO_REASON],
+            EVIDENCE: ["two tickets", None, None, "orders in December", None],
+            VALUE_AT_STAKE: [50.0, 40.0, 30.0, 20.0, 10.0],
+        }
+    )
+    page = build_forecasts_page(replace(told, causes=causes))
+    assert cells(page, "Why at risk") == [
+        ["no reliable reason", "3", "60%", "£80.00"], ["life cycle", "1", "20%", "£20.00"], ["service", "1", "20%", "£50.00"],
+    ]  # fmt: skip
+    assert [row[:2] for row in cells(page, "The most at stake with a cause")] == [
+        ["a", "service: two tickets"],
+        [str(escape(NASTY)), "life cycle: orders in December"],
+    ]
+    alone = build_forecasts_page(replace(told, causes=causes.filter(pl.col(EVIDENCE).is_null())))
+    assert "The most at stake with a cause" not in alone
+    assert "Why at risk" in alone
 
 
 def test_unchecked_data_are_said_to_be(tables: ReportTables, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from retinue.cli import main
 from retinue.forecasting.scoring import read_forecasts
-from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS, REASONS
 from tests.stages.runs import training_words
 
 QUICK = ("training.steps=3", "training.readouts=256")
@@ -20,12 +20,18 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return training_words(tmp_path_factory.mktemp("score"), "shards=2")
 
 
-def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def checkpoint(words: list[str]) -> Path:
+    """Trained at an earlier cutoff."""
     assert main(["train", *words, "cutoff=2014-06-30", "horizon_days=60", *QUICK]) == 0
-    folder = Path(capsys.readouterr().out.strip().splitlines()[-1].split("checkpoint is in ")[1])
-    out = folder.parent.parent
+    output = next(word.removeprefix("output=") for word in words if word.startswith("output="))
+    return Path(output) / "checkpoints" / "sequence_gru"
+
+
+def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
+    words: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = checkpoint, checkpoint.parent.parent
     later = ["forecast", *words, f"checkpoint={folder}", "cutoff=2014-09-30", "horizon_days=[30,60]"]
     assert main([*later, "scoring.rank=0", "scoring.world_size=2"]) == 0
     told = capsys.readouterr().out
@@ -68,10 +74,33 @@ def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
     assert text.count('<span class="badge') == findings.height > 3
 
 
+def test_causes_are_sought_on_request_and_kept(words: list[str], checkpoint: Path) -> None:
+    out = checkpoint.parent.parent
+    asked = ["forecast", *words, f"checkpoint={checkpoint}", "cutoff=2014-08-31", "horizon_days=[30,60]"]
+    table, page = out / "reasons.parquet", out / "forecasts.html"
+    assert main(asked) == 0
+    assert not table.exists()
+    assert "Why at risk" not in page.read_text(encoding="utf-8")
+    few = [*asked, "scoring.causes=true", "decisions.reasons_for=20"]
+    assert main(few) == 0
+    told, kept = REASONS.check(pl.read_parquet(table)), table.stat().st_mtime_ns
+    assert told.height == 20
+    assert told["value_at_stake"].is_sorted(descending=True)
+    assert "Why at risk" in page.read_text(encoding="utf-8")
+    assert main(few) == 0
+    assert table.stat().st_mtime_ns == kept
+    assert main([*asked, "scoring.causes=true"]) == 0
+    everyone = read_forecasts(out).select(pl.col(CUSTOMER_ID).n_unique()).collect().item()
+    assert pl.read_parquet(table).height == everyone > 20
+    assert main([*few[:-3], "horizon_days=30"]) == 0
+    assert not table.exists(), "of other forecasts"
+
+
 @pytest.mark.parametrize(
     ("more", "rule"),
     [
         (["checkpoint=nowhere"], "holds no card.json"),
+        (["checkpoint=checkpoints/base", "scoring.causes=true"], "reads order histories and no features"),
         (
             ["checkpoint=nowhere", "scoring.rank=2", "scoring.world_size=2"],
             "scoring.rank=2: must lie between 0",

@@ -71,9 +71,7 @@ def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame
         .when(high_risk).then(pl.lit(Quadrant.let_go.value))
         .otherwise(pl.lit(Quadrant.nurture.value))
     )  # fmt: skip
-    decided = valued.with_columns(
-        quadrant.alias(QUADRANT), (pl.col(P_CHURN) * pl.col(VALUE_IF_RETAINED)).alias(VALUE_AT_STAKE)
-    )
+    decided = valued.with_columns(quadrant.alias(QUADRANT), value_at_stake())
     return DECISIONS.check(decided.select(DECISIONS.schema.names()).sort(CUSTOMER_ID, CUTOFF))
 
 
@@ -81,6 +79,11 @@ def value_if_retained() -> pl.Expr:
     """Of a row of forecasts, account currency; see `quadrants`."""
     survival = pl.max_horizontal(1.0 - pl.col(P_CHURN), pl.lit(LEAST_SURVIVAL))
     return pl.max_horizontal(pl.col(CLV) / survival, pl.lit(0.0)).alias(VALUE_IF_RETAINED)
+
+
+def value_at_stake() -> pl.Expr:
+    """Of a row of forecasts, account currency; see `quadrants`."""
+    return (pl.col(P_CHURN) * value_if_retained()).alias(VALUE_AT_STAKE)
 
 
 def _high_from(options: DecisionOptions) -> pl.Expr:

@@ -8,11 +8,14 @@ from typing import Any
 
 import polars as pl
 
+from retinue.decisions.causes import NO_REASON
 from retinue.events.store import Manifest
 from retinue.options import DecisionOptions, ValueOptions
 from retinue.reporting import charts_value, views
+from retinue.reporting.action_pages import why
 from retinue.reporting.figures import Chart, Grid
 from retinue.reporting.forecast_counts import (
+    MOST_TO_SAVE,
     Counts,
     Groups,
     risk_sides,
@@ -26,13 +29,16 @@ from retinue.reporting.words import NONE, Money, count, day, days, model_name, p
 from retinue.schema import (
     CLV,
     COST,
+    CUSTOMER_ID,
     CUSTOMERS,
     CUTOFF,
+    EVIDENCE,
     EXPECTED_CHURNERS,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
     HORIZON_DAYS,
     MODEL,
+    NAMED_CAUSE,
     QUADRANT,
     VALUE_AT_STAKE,
 )
@@ -69,6 +75,7 @@ class ForecastsTold:
         checkpoint: name of its folder.
         lineage: checkpoint_key, checkpoint_digest and trained_on.
         training_end: last day that it learnt from; None where it learnt from simulated bases.
+        causes: the `reasons` table of those with the most at stake, the largest first; None where they were not looked for.
     """
 
     name: str
@@ -84,6 +91,7 @@ class ForecastsTold:
     checkpoint: str
     lineage: dict[str, Any]
     training_end: str | None = None
+    causes: pl.DataFrame | None = None
 
     @property
     def money(self) -> Money:
@@ -233,6 +241,7 @@ def _act(told: ForecastsTold) -> Section:
     rows: Rows = (
         (Block("groups", (views.group_cards(sums, told.money),)),),
         (_to_save(told.groups, told.money),),
+        *_causes(told),
     )
     unchecked = "" if told.checked else f" {_UNCHECKED}"
     return Section(key, title, f"{rule}{unchecked}", rows)
@@ -245,6 +254,35 @@ def _to_save(groups: Groups, money: Money) -> Block:
     )
     heads = ("Customer", "Value at stake", "Risk", "If retained", "Discounted value")
     return Block("save", (Grid(heads, lines) if lines else None, LEFT_OUT_ON_A_PHONE))
+
+
+def _causes(told: ForecastsTold) -> Rows:
+    """How often each cause is named, and of whom with the most at stake."""
+    if told.causes is None:
+        return ()
+    sums = told.causes.group_by(NAMED_CAUSE).agg(pl.len().alias(CUSTOMERS), pl.col(VALUE_AT_STAKE).sum())
+    often = tuple(
+        (why(cause, None), count(n), share(n / told.causes.height), told.money.short(stake))
+        for cause, n, stake in sums.sort(CUSTOMERS, NAMED_CAUSE, descending=[True, False]).iter_rows()
+    )
+    named = told.causes.filter(pl.col(NAMED_CAUSE) != NO_REASON).head(MOST_TO_SAVE)
+    first = tuple(
+        (who, why(cause, evidence), told.money.full(stake))
+        for who, cause, evidence, stake in named.select(
+            CUSTOMER_ID, NAMED_CAUSE, EVIDENCE, VALUE_AT_STAKE
+        ).iter_rows()
+    )
+    note = (
+        f"What raises the risk of the {plural(told.causes.height, 'customer')} with the most at stake, beside others just as "
+        "silent, as a network counts it; all of them are in reasons.parquet.",
+        "On simulated customers about half of the causes that a network named were the true ones: look at a customer before "
+        "you act on one.",
+    )
+    cards = Card("Why at risk", Grid(("Cause", "Customers", "Share", "Value at stake"), often), note, "folds")
+    if not first:
+        return ((cards,),)
+    who = Grid(("Customer", "Why", "Value at stake"), first, text_columns=2)
+    return ((cards,), (Card("The most at stake with a cause", who, (), "folds"),))
 
 
 _UNCHECKED = (
