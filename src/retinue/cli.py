@@ -189,12 +189,15 @@ def _show_exported(done: Exported) -> None:
 
 
 def _show_scored(run: Run, done: Scored) -> None:
+    from retinue.forecasting.scoring import PAGE
+
     print(
         f"forecast: {len(done.written)} shards written, {len(done.kept)} stood already, {len(done.elsewhere)} in the hands "
         f"of another process; they are in {run.folder / 'forecasts'}"
     )
     if done.totals is not None:
         _show_totals(Console(), done.totals)
+        print(f"report: {run.folder / PAGE}")
 
 
 def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:

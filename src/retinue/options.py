@@ -426,11 +426,15 @@ class PretrainingOptions:
 
 @dataclass
 class ScoringOptions:
-    """Which part of the base a process scores with a checkpoint (`retinue forecast checkpoint=…`)."""
+    """Batch scoring with a checkpoint (`retinue forecast checkpoint=…`)."""
 
     rank: int | None = option(None, "of this process, from 0; null = RANK of the environment, else 0")
     world_size: int | None = option(
         None, "processes that share the shards; null = WORLD_SIZE of the environment, else 1"
+    )
+    causes: bool = option(
+        False,
+        "once all shards stand, look for the causes of the decisions.reasons_for customers with most at stake",
     )
 
 
@@ -455,7 +459,9 @@ class Options:
     trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp, fsdp")
     training: TrainingOptions = option(TrainingOptions, "how a network learns")
     pretraining: PretrainingOptions = option(PretrainingOptions, "how the base model learns")
-    scoring: ScoringOptions = option(ScoringOptions, "which part of the base a process scores")
+    scoring: ScoringOptions = option(
+        ScoringOptions, "batch scoring: which part of the base a process scores, and causes"
+    )
     cutoff: Any = option(None, "last day (or instant) of history, or a list; null = end of observation")
     horizon_days: Any = option(
         365, "length of the future, or a list; the report leads with the longest", "days"

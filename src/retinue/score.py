@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from retinue.accel import choose_engine, process_count, process_rank, torch_device
-from retinue.cluster import spread_of
+from retinue.cluster import HERE, Spread, spread_of
+from retinue.decisions.causes_in_shards import reasons_in_shards
+from retinue.events.store import write_table, write_text
 from retinue.forecasting.base_model import BaseModel, load_base_model
 from retinue.forecasting.saved import RUNG, SavedRung, load_rung
-from retinue.forecasting.scoring import Scored, Scoring, Share, score
-from retinue.options import Options
+from retinue.forecasting.scoring import (
+    PAGE,
+    Scored,
+    Scoring,
+    Share,
+    alone,
+    is_stamped,
+    score,
+    scoring_key,
+    stamp_of,
+    stamp_path,
+)
+from retinue.options import DecisionOptions, Options
 from retinue.pipeline import advance
 from retinue.pretraining.pretrained import LAW
+from retinue.reporting.forecast_counts import (
+    Counts,
+    Groups,
+    add_counts,
+    groups_of,
+    high_from,
+    shard_counts,
+    shard_groups,
+)
+from retinue.reporting.forecasts_page import ForecastsTold, build_forecasts_page
 from retinue.reporting.tracking import track_forecasts
-from retinue.runs import Progress, Run, Stage, stage_key, unheard
-from retinue.schema import InputError
+from retinue.runs import Progress, Run, Stage, is_fresh, stage_key, unheard
+from retinue.schema import CUTOFF, HORIZON_DAYS, QUALITY, REASONS, InputError
 from retinue.sequences.tokens import TokenStore
 from retinue.train import awaited
 
 
 def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Scored]:
     """Forecasts with a trained rung; leaves <output>/forecasts/shard=…/part.parquet of this process's shards.
+
+    Whoever ends last leaves forecasts_summary.parquet and forecasts.html too.
 
     Of several processes the first prepares the events, the others wait for it; all see one file system. The same
     command again keeps the shards that stand.
@@ -42,15 +72,93 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
         if (folder / RUNG).is_file() or not (folder / LAW).is_file()
         else load_base_model(folder)
     )
+    if options.scoring.causes and (isinstance(rung, BaseModel) or not rung.columns):
+        raise InputError(
+            f"scoring.causes=true: the network of {folder} reads order histories and no features, so it gives no causes. "
+            "Give a checkpoint of retinue train that does, or leave it out."
+        )
     rung.trained.network.to(torch_device(choose_engine(options.engine)))
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
     tokens, spread = TokenStore.open(run.folder / "tokens"), spread_of(options.engine)
     scoring = Scoring(rung, run.store, tokens, run.cutoffs, options.horizons, options.value, spread)
-    done = score(scoring, run.folder, share, stage_key(Stage.prepare, options), progress)
+    mark = stage_key(Stage.prepare, options)
+    done = score(scoring, run.folder, share, mark, progress)
+    if done.totals is not None:
+        with alone(run.folder, "page") as free:
+            if free:
+                causes = _causes(run, scoring, done.totals, mark) if asked.causes else None
+                page = build_forecasts_page(_told(run, scoring, done.totals, causes))
+                write_text(page, run.folder / PAGE)
     if share.rank == 0:
-        where = Path(options.checkpoint)
-        track_forecasts(options.tracking, run.folder, where, options.data.name, _lineage(rung, scoring))
+        track_forecasts(options.tracking, run.folder, folder, options.data.name, _lineage(rung, scoring))
     return run, done
+
+
+def add_up(
+    out: Path, shards: int, totals: pl.DataFrame, rules: DecisionOptions, spread: Spread = HERE
+) -> tuple[Counts, Groups | None]:
+    """How value and risk are spread over all shards, and the quadrants at the latest cutoff, one shard in memory at a time.
+
+    Args:
+        out: folder of the forecasts.
+        shards: how many there are; all of them stand.
+        totals: their `forecasts_summary`.
+        rules: thresholds of the quadrants.
+        spread: how shards are worked on.
+    """
+    counts = reduce(add_counts, spread(partial(shard_counts, out, rules), range(shards)))
+    if totals.is_empty():
+        return counts, None
+    latest, longest = _leading(totals)
+    limit = high_from(counts.retained.filter(pl.col(CUTOFF) == latest), rules)
+    asked = partial(shard_groups, out, latest, longest, replace(rules, value_threshold=limit))
+    return counts, groups_of(spread(asked, range(shards)), limit)
+
+
+def _causes(run: Run, scoring: Scoring, totals: pl.DataFrame, mark: str) -> pl.DataFrame | None:
+    """The `reasons` table of those with the most at stake, kept as it stands where it follows from the same; None for nobody."""
+    if totals.is_empty():
+        return None
+    path, stamp = run.table(REASONS.name), stamp_path(run.folder, REASONS.name)
+    most = run.options.decisions.reasons_for
+    key = scoring_key(scoring, f"{mark} {most}")
+    if not is_stamped(path, stamp, key):
+        run.progress("causes", 0.0)
+        found = reasons_in_shards(scoring, run.folder, *_leading(totals), most)
+        write_table(found, path)
+        write_text(stamp_of(key, path), stamp)
+        run.progress("causes", 1.0)
+    return REASONS.check(pl.read_parquet(path))
+
+
+def _leading(totals: pl.DataFrame) -> tuple[datetime, int]:
+    """The latest cutoff, and the longest horizon."""
+    cutoff, horizon_days = totals.sort(CUTOFF, HORIZON_DAYS).select(CUTOFF, HORIZON_DAYS).row(-1)
+    return cutoff, horizon_days
+
+
+def _told(run: Run, scoring: Scoring, totals: pl.DataFrame, causes: pl.DataFrame | None) -> ForecastsTold:
+    """What the page shows."""
+    options, manifest = run.options, scoring.store.manifest
+    counts, groups = add_up(run.folder, manifest.shards, totals, options.decisions, scoring.spread)
+    checked = is_fresh(run, Stage.doctor, stage_key(Stage.doctor, options))
+    card = scoring.rung.trained.card
+    return ForecastsTold(
+        name=options.data.name,
+        currency=options.data.currency or manifest.currency,
+        totals=totals,
+        counts=counts,
+        groups=groups,
+        manifest=manifest,
+        quality=run.read("quality") if checked else pl.DataFrame(manifest.notes, schema=QUALITY.schema),
+        checked=checked,
+        value=options.value,
+        rules=options.decisions,
+        checkpoint=Path(options.checkpoint or "").name,
+        lineage=_lineage(scoring.rung, scoring),
+        training_end=card.get("training_end"),
+        causes=causes,
+    )
 
 
 def _lineage(rung: SavedRung | BaseModel, scoring: Scoring) -> dict[str, Any]:

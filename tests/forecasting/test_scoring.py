@@ -240,6 +240,36 @@ def test_a_rung_of_which_no_past_is_known_has_nominal_intervals(
     assert found.digest != rung.digest
 
 
+def test_what_is_made_of_all_shards_is_gone_until_all_stand_again(
+    made: pl.DataFrame, base: Base, gru: tuple[Scorer, SavedRung], tmp_path: Path
+) -> None:
+    job, page, summary = (
+        scoring_of(base, gru[1]),
+        tmp_path / "forecasts.html",
+        tmp_path / "forecasts_summary.parquet",
+    )
+    score(job, tmp_path)
+    page.write_text("of all shards")
+    score(job, tmp_path, Share(0, 2))
+    assert page.is_file(), "all shards stand"
+    other = replace(job, horizons=[30])
+    score(other, tmp_path, Share(0, 2))
+    assert (page.is_file(), summary.is_file()) == (False, False)
+    score(other, tmp_path, Share(1, 2))
+    assert summary.is_file()
+
+
+def test_one_process_adds_up_while_others_go_home(
+    made: pl.DataFrame, base: Base, gru: tuple[Scorer, SavedRung], tmp_path: Path
+) -> None:
+    (tmp_path / ".scored").mkdir()
+    with (tmp_path / ".scored" / "summary.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = score(scoring_of(base, gru[1]), tmp_path)
+        assert (done.written, done.totals) == ((0, 1, 2), None)
+        assert not (tmp_path / "forecasts_summary.parquet").exists()
+
+
 def rung_folder(base: Base, gru: tuple[Scorer, SavedRung], folder: Path) -> Path:
     """A copy of the checkpoint."""
     from retinue.training.checkpoint import save_checkpoint

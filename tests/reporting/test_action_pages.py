@@ -12,7 +12,7 @@ import pytest
 from retinue.decisions.decide import NOTHING
 from retinue.reporting import ReportTables, build_report
 from retinue.reporting.action_pages import action_sections
-from retinue.reporting.pages import Card
+from retinue.reporting.pages import Block, Card
 from retinue.reporting.words import Money
 from tests.reporting.factory import report_tables, with_actions
 
@@ -27,6 +27,7 @@ def cells(tables: ReportTables, key: str) -> list[str]:
     section = next(one for one in action_sections(tables, Money("GBP")) if one.key == key)
     told: list[str] = []
     for item in (item for row in section.rows for item in row):
+        assert not isinstance(item, Block)
         told += item.text if isinstance(item, Card) else (item.caption,)
         told += [cell for row in (item.grid.rows if item.grid else ()) for cell in row]
     return told

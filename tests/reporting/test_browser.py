@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from retinue.reporting import build_report
+from retinue.reporting.forecasts_page import build_forecasts_page
 from retinue.schema import CUSTOMER_ID, VALUE_AT_STAKE
 from tests.reporting.factory import report_tables, with_actions
+from tests.reporting.test_forecasts_page import told_of, with_an_earlier_cutoff
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\">" + "x" * 120
@@ -30,7 +33,7 @@ function seen(frame) {
     marks: root.querySelectorAll(".chart .point, .chart .hm image, .chart .heatmaplayer image").length,
     hacked: root.dataset.hacked || "",
     page: frame.contentWindow.getComputedStyle(frame.contentDocument.body).backgroundColor,
-    ink: root.querySelector("[data-figure=lifecycle] .point path").style.fill,
+    ink: root.querySelector(".chart .point path").style.fill,
     label: root.querySelector("button.theme").textContent,
     story: [...root.querySelectorAll("#story-facts dd")].map((d) => d.textContent).join(" | "),
     events: root.querySelectorAll("#story-events tr").length };
@@ -43,13 +46,15 @@ window.addEventListener("load", () => setTimeout(() => {
 }, 3000));
 </script></body>"""
 
+Look = tuple[dict[str, Any], str]
+
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
 )
 
 
 @pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
     """What the harness saw, and what Chromium wrote to its log."""
     folder = tmp_path_factory.mktemp("page")
     tables = report_tables(300)
@@ -58,7 +63,12 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     renamed = pl.col(CUSTOMER_ID).replace({victim: NASTY})
     frames: dict[str, Any] = {name: getattr(tables, name).with_columns(renamed) for name in names}
     tables = with_actions(replace(tables, **frames, name=NASTY, currency="USD"))
-    (folder / "report.html").write_text(build_report(tables), encoding="utf-8")
+    return seen(build_report(tables), folder)
+
+
+def seen(page: str, folder: Path) -> Look:
+    """Opens the page in frames of both widths."""
+    (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "harness.html").write_text(HARNESS, encoding="utf-8")
     assert CHROMIUM is not None
     options = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync
@@ -73,28 +83,28 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     return json.loads(html.unescape(found[1])), run.stderr
 
 
-def test_every_chart_is_drawn_at_both_widths(look: tuple[dict[str, Any], str]) -> None:
+def test_every_chart_is_drawn_at_both_widths(look: Look) -> None:
     for place, width in zip(look[0]["before"], (1280, 390), strict=True):
         assert place["width"] == width
         assert place["drawn"] == place["charts"] == 16
         assert place["marks"] > 300
 
 
-def test_nothing_runs_over_the_edge(look: tuple[dict[str, Any], str]) -> None:
+def test_nothing_runs_over_the_edge(look: Look) -> None:
     for place in look[0]["before"]:
         assert place["overflow"] <= 0
         assert place["wider"] == 0
 
 
-def test_the_console_stays_empty(look: tuple[dict[str, Any], str]) -> None:
+def test_the_console_stays_empty(look: Look) -> None:
     assert [line for line in look[1].splitlines() if "CONSOLE" in line] == []
 
 
-def test_an_id_full_of_markup_does_nothing(look: tuple[dict[str, Any], str]) -> None:
+def test_an_id_full_of_markup_does_nothing(look: Look) -> None:
     assert [place["hacked"] for place in look[0]["before"]] == ["", ""]
 
 
-def test_the_button_changes_page_and_charts(look: tuple[dict[str, Any], str]) -> None:
+def test_the_button_changes_page_and_charts(look: Look) -> None:
     before, after = look[0]["before"][0], look[0]["after"]
     assert before["page"] != after["page"]
     assert before["ink"] != after["ink"]
@@ -102,7 +112,27 @@ def test_the_button_changes_page_and_charts(look: tuple[dict[str, Any], str]) ->
     assert after["drawn"] == 16
 
 
-def test_the_first_story_is_told(look: tuple[dict[str, Any], str]) -> None:
+def test_the_first_story_is_told(look: Look) -> None:
     for place in look[0]["before"]:
         assert "service: 2 tickets <in> 90 days" in place["story"]
         assert place["events"] > 0
+
+
+def test_the_page_of_forecasts_is_drawn_inside_its_frame_and_quiet(tmp_path: Path) -> None:
+    """Two cutoffs, the customer most worth saving and the base being full of markup."""
+    tables = with_an_earlier_cutoff(report_tables(300))
+    told = told_of(tables, tmp_path)
+    assert told.groups is not None
+    victim = told.groups.save[CUSTOMER_ID][0]
+    renamed = tables.forecasts.with_columns(pl.col(CUSTOMER_ID).replace({victim: NASTY}))
+    page = build_forecasts_page(
+        told_of(replace(tables, forecasts=renamed, name=NASTY), tmp_path, checkpoint=NASTY)
+    )
+    found, log = seen(page, tmp_path)
+    for place, width in zip(found["before"], (1280, 390), strict=True):
+        assert place["width"] == width
+        assert place["drawn"] == place["charts"] == 12
+        assert place["marks"] > 100
+        assert (place["overflow"] <= 0, place["wider"], place["hacked"]) == (True, 0, "")
+    assert found["before"][0]["ink"] != found["after"]["ink"]
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []

@@ -86,6 +86,7 @@ def assert_same(output: Path, here: Path) -> None:
         path.relative_to(output) for path in output.rglob("*") if path.suffix in (".parquet", ".npy")
     )
     assert len([path for path in ours if path.parts[0] == "forecasts"]) == 4
+    assert (output / "forecasts.html").read_bytes() == (here / "forecasts.html").read_bytes()
     for path in ours:
         if path.suffix == ".npy" or path.parts[0] == "events":
             assert (output / path).read_bytes() == (here / path).read_bytes(), path

@@ -9,7 +9,7 @@ import pytest
 
 from retinue.cli import main
 from retinue.forecasting.scoring import read_forecasts
-from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS
+from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FORECASTS, HORIZON_DAYS, REASONS
 from tests.stages.runs import training_words
 
 QUICK = ("training.steps=3", "training.readouts=256")
@@ -20,19 +20,31 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return training_words(tmp_path_factory.mktemp("score"), "shards=2")
 
 
-def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def checkpoint(words: list[str]) -> Path:
+    """Trained at an earlier cutoff."""
     assert main(["train", *words, "cutoff=2014-06-30", "horizon_days=60", *QUICK]) == 0
-    folder = Path(capsys.readouterr().out.strip().splitlines()[-1].split("checkpoint is in ")[1])
-    out = folder.parent.parent
+    output = next(word.removeprefix("output=") for word in words if word.startswith("output="))
+    return Path(output) / "checkpoints" / "sequence_gru"
+
+
+def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
+    words: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = checkpoint, checkpoint.parent.parent
     later = ["forecast", *words, f"checkpoint={folder}", "cutoff=2014-09-30", "horizon_days=[30,60]"]
     assert main([*later, "scoring.rank=0", "scoring.world_size=2"]) == 0
-    assert "1 shards written, 0 stood already" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 shards written, 0 stood already" in told
+    assert "report:" not in told
+    page = out / "forecasts.html"
+    assert not page.exists()
     first = read_forecasts(out).collect()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(later) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    assert page.is_file()
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     found = FORECASTS.check(read_forecasts(out).collect())
@@ -48,12 +60,47 @@ def test_a_later_cutoff_is_forecast_by_two_processes_and_then_stands(
     capsys.readouterr()
     assert main(later) == 0
     assert "0 shards written, 2 stood already" in capsys.readouterr().out
+    summary, text = pl.read_parquet(out / "forecasts_summary.parquet"), page.read_text(encoding="utf-8")
+    assert summary["customers"].to_list() == [found[CUSTOMER_ID].n_unique()] * 2
+    for name in ("customers", "expected_churners", "expected_orders"):
+        assert all(f">{value:,.0f}</td>" in text for value in summary[name])
+    assert "trained on these data up to 2014-06-30" in text
+    assert "The data were not checked" in text
+    assert main(["doctor", *words, "cutoff=2014-09-30", "horizon_days=[30,60]"]) == 0
+    assert main(later) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "The data were not checked" not in text
+    findings = pl.read_parquet(out / "quality.parquet")
+    assert text.count('<span class="badge') == findings.height > 3
+
+
+def test_causes_are_sought_on_request_and_kept(words: list[str], checkpoint: Path) -> None:
+    out = checkpoint.parent.parent
+    asked = ["forecast", *words, f"checkpoint={checkpoint}", "cutoff=2014-08-31", "horizon_days=[30,60]"]
+    table, page = out / "reasons.parquet", out / "forecasts.html"
+    assert main(asked) == 0
+    assert not table.exists()
+    assert "Why at risk" not in page.read_text(encoding="utf-8")
+    few = [*asked, "scoring.causes=true", "decisions.reasons_for=20"]
+    assert main(few) == 0
+    told, kept = REASONS.check(pl.read_parquet(table)), table.stat().st_mtime_ns
+    assert told.height == 20
+    assert told["value_at_stake"].is_sorted(descending=True)
+    assert "Why at risk" in page.read_text(encoding="utf-8")
+    assert main(few) == 0
+    assert table.stat().st_mtime_ns == kept
+    assert main([*asked, "scoring.causes=true"]) == 0
+    everyone = read_forecasts(out).select(pl.col(CUSTOMER_ID).n_unique()).collect().item()
+    assert pl.read_parquet(table).height == everyone > 20
+    assert main([*few[:-3], "horizon_days=30"]) == 0
+    assert not table.exists(), "of other forecasts"
 
 
 @pytest.mark.parametrize(
     ("more", "rule"),
     [
         (["checkpoint=nowhere"], "holds no card.json"),
+        (["checkpoint=checkpoints/base", "scoring.causes=true"], "reads order histories and no features"),
         (
             ["checkpoint=nowhere", "scoring.rank=2", "scoring.world_size=2"],
             "scoring.rank=2: must lie between 0",

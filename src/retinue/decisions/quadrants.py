@@ -62,10 +62,7 @@ def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame
         InputError: a customer has several rows at one cutoff and horizon, or p_churn or clv is not finite.
     """
     longest = _longest(forecasts)
-    survival = pl.max_horizontal(1.0 - pl.col(P_CHURN), pl.lit(LEAST_SURVIVAL))
-    valued = longest.with_columns(
-        pl.max_horizontal(pl.col(CLV) / survival, pl.lit(0.0)).alias(VALUE_IF_RETAINED)
-    )
+    valued = longest.with_columns(value_if_retained())
     high_value = (pl.col(VALUE_IF_RETAINED) >= _high_from(options)) & (pl.col(VALUE_IF_RETAINED) > 0)
     high_risk = pl.col(P_CHURN) >= options.risk_threshold
     quadrant = (
@@ -74,10 +71,19 @@ def quadrants(forecasts: pl.DataFrame, options: DecisionOptions) -> pl.DataFrame
         .when(high_risk).then(pl.lit(Quadrant.let_go.value))
         .otherwise(pl.lit(Quadrant.nurture.value))
     )  # fmt: skip
-    decided = valued.with_columns(
-        quadrant.alias(QUADRANT), (pl.col(P_CHURN) * pl.col(VALUE_IF_RETAINED)).alias(VALUE_AT_STAKE)
-    )
+    decided = valued.with_columns(quadrant.alias(QUADRANT), value_at_stake())
     return DECISIONS.check(decided.select(DECISIONS.schema.names()).sort(CUSTOMER_ID, CUTOFF))
+
+
+def value_if_retained() -> pl.Expr:
+    """Of a row of forecasts, account currency; see `quadrants`."""
+    survival = pl.max_horizontal(1.0 - pl.col(P_CHURN), pl.lit(LEAST_SURVIVAL))
+    return pl.max_horizontal(pl.col(CLV) / survival, pl.lit(0.0)).alias(VALUE_IF_RETAINED)
+
+
+def value_at_stake() -> pl.Expr:
+    """Of a row of forecasts, account currency; see `quadrants`."""
+    return (pl.col(P_CHURN) * value_if_retained()).alias(VALUE_AT_STAKE)
 
 
 def _high_from(options: DecisionOptions) -> pl.Expr:

@@ -21,9 +21,9 @@ from retinue.accel import training_device
 from retinue.cluster import HERE, Spread
 from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history
-from retinue.features.catalogue import Feature
+from retinue.features.catalogue import Feature, split
 from retinue.features.frames import Whole
-from retinue.features.query import features_at
+from retinue.features.query import CATALOGUE, features_at
 from retinue.features.table import whole_at
 from retinue.forecasting.base_model import BaseModel
 from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, context_of
@@ -35,6 +35,7 @@ from retinue.pretraining.reading import Reading
 from retinue.schema import (
     CLV,
     CUSTOMER,
+    CUSTOMER_ID,
     CUSTOMERS,
     CUTOFF,
     EXPECTED_CHURNERS,
@@ -43,13 +44,17 @@ from retinue.schema import (
     FORECASTS_SUMMARY,
     HORIZON_DAYS,
     MODEL,
+    ORDER,
     P_CHURN,
+    REASONS,
     InputError,
 )
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
 FOLDER, STAMPS = "forecasts", ".scored"
+PAGE = "forecasts.html"
+OF_ALL_SHARDS = (f"{FORECASTS_SUMMARY.name}.parquet", f"{REASONS.name}.parquet", PAGE)
 Report = Callable[[str, float], None]
 
 
@@ -75,7 +80,7 @@ class Share:
 class Scored:
     """What became of a process's shards: written, kept as they stood, or in the hands of another process.
 
-    `totals` is the `forecasts_summary` of the base, None while other processes are at work on some of it.
+    `totals` is the `forecasts_summary` of the base, None while other processes are at work on some of it or add it up.
     """
 
     written: tuple[int, ...]
@@ -151,6 +156,24 @@ class Scoring:
             parts += [self._of(who, theirs, shard, moment) for moment in self.moments]
         return forecasts_table(parts)
 
+    def of_some(self, who: pl.Series, cutoff: datetime) -> tuple[Predictor, pl.DataFrame]:
+        """The rung and all features of some customers who have ordered, whichever their shard.
+
+        Args:
+            who: customer ids.
+            cutoff: one of `cutoffs`.
+        """
+        moment = next(moment for moment in self.moments if moment.cutoff == cutoff)
+        about = self.store.manifest
+        columns = self.store.scan().collect_schema().names()
+        features = split(CATALOGUE, columns, [ORDER, *about.event_types], about.has_clock)[0]
+        asked = partial(
+            features_at, cutoff=cutoff, zone=self.store.local_zone, features=features, whole=moment.whole
+        )
+        parts = self.spread(partial(_features_of, self.store, asked, who), range(about.shards))
+        buyers = buyers_of(pl.concat(parts))
+        return moment.rung(self.tokens.read(customers=np.sort(buyers[CUSTOMER].to_numpy()))), buyers
+
     def _of(self, who: Ints, events: pl.LazyFrame, shard: int, moment: Moment) -> pl.DataFrame:
         buyers = self._buyers(events, moment.cutoff, moment.whole)
         if buyers.is_empty():
@@ -188,12 +211,20 @@ class Scoring:
         return context_of(rung.trained, tokens, asked.readouts(self._buyers(events.lazy(), cutoff, whole)))
 
 
+def _features_of(
+    store: Store, asked: Callable[[pl.LazyFrame], pl.LazyFrame], who: pl.Series, shard: int
+) -> pl.DataFrame:
+    events = store.scan(shard).filter(pl.col(CUSTOMER_ID).is_in(who.implode())).collect()
+    return asked(events.lazy()).collect()
+
+
 def score(
     scoring: Scoring, out: Path, share: Share | None = None, mark: str = "", report: Report | None = None
 ) -> Scored:
     """Writes `forecasts/shard=…/part.parquet` for every shard of this process, each whole or not at all.
 
-    Whoever ends last writes `forecasts_summary.parquet`, the totals.
+    Whoever ends last writes `forecasts_summary.parquet`, the totals; what an earlier run made of all its shards is gone
+    until then.
 
     A shard that stands from the same checkpoint, events, options and mark is kept, so that a run which was
     killed goes on where it stopped. Which process scores a shard changes nothing in it.
@@ -206,9 +237,12 @@ def score(
         report: called with a sentence and the share of the work that is done (0 to 1).
     """
     share, shards = share or Share(), scoring.store.manifest.shards
-    key = _key(scoring, mark)
+    key = scoring_key(scoring, mark)
     if share.rank == 0:
         _remove_others(out, shards)
+        if not all(_stands(out, shard, key) for shard in range(shards)):
+            for name in OF_ALL_SHARDS:
+                (out / name).unlink(missing_ok=True)
     found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
     mine = share.of(shards)
     work = partial(_score_one, scoring, out, key)
@@ -223,8 +257,10 @@ def score(
             report(f"scored shard {shard + 1} of {shards}", done / len(mine))
     whole = None
     if all(_stands(out, shard, key) for shard in range(shards)):
-        whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
-        write_table(whole, out / f"{FORECASTS_SUMMARY.name}.parquet")
+        with alone(out, "summary") as free:
+            if free:
+                whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
+                write_table(whole, out / OF_ALL_SHARDS[0])
     written, kept, elsewhere = (tuple(found[name]) for name in ("written", "kept", "elsewhere"))
     return Scored(written, kept, elsewhere, whole)
 
@@ -259,18 +295,19 @@ def _score_elsewhere(scoring: Scoring, out: Path, key: str, shard: int) -> str:
 
 def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
     path, stamp = part_path(out, shard), _stamp_path(out, shard)
-    with _alone(stamp.with_suffix(".lock")) as free:
+    with alone(out, stamp.stem) as free:
         if not free:
             return "elsewhere"
         if _stands(out, shard, key):
             return "kept"
         stamp.unlink(missing_ok=True)
         write_table(scoring.shard(shard), path)
-        write_text(_stamp(key, path), stamp)
+        write_text(stamp_of(key, path), stamp)
         return "written"
 
 
-def _key(scoring: Scoring, mark: str) -> str:
+def scoring_key(scoring: Scoring, mark: str) -> str:
+    """What the forecasts follow from; `mark` is what else."""
     about = scoring.store.manifest
     told = [
         scoring.rung.digest,
@@ -284,17 +321,27 @@ def _key(scoring: Scoring, mark: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _stamp(key: str, path: Path) -> str:
+def stamp_of(key: str, path: Path) -> str:
+    """What is written beside a finished file to say what it follows from."""
     return json.dumps({"key": key, "bytes": path.stat().st_size})
 
 
+def is_stamped(path: Path, stamp: Path, key: str) -> bool:
+    """Whether the file stands as it was finished."""
+    return stamp.is_file() and path.is_file() and stamp.read_text(encoding="utf-8") == stamp_of(key, path)
+
+
+def stamp_path(out: Path, name: str) -> Path:
+    """Where the stamp of a file stands."""
+    return out / STAMPS / f"{name}.json"
+
+
 def _stands(out: Path, shard: int, key: str) -> bool:
-    path, stamp = part_path(out, shard), _stamp_path(out, shard)
-    return stamp.is_file() and path.is_file() and stamp.read_text(encoding="utf-8") == _stamp(key, path)
+    return is_stamped(part_path(out, shard), _stamp_path(out, shard), key)
 
 
 def _stamp_path(out: Path, shard: int) -> Path:
-    return out / STAMPS / f"shard-{shard:05d}.json"
+    return stamp_path(out, f"shard-{shard:05d}")
 
 
 def _remove_others(out: Path, shards: int) -> None:
@@ -306,8 +353,9 @@ def _remove_others(out: Path, shards: int) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process holds the lock; the kernel drops it with the process, however that ends."""
+def alone(out: Path, work: str) -> Iterator[bool]:
+    """Whether no other process is at this work; the kernel drops the lock with the process, however that ends."""
+    path = out / STAMPS / f"{work}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:

@@ -91,7 +91,7 @@ def save_list(tables: ReportTables, actions: ActionTables, money: Money) -> Sect
     told = tuple(
         (
             who,
-            _why(cause, evidence),
+            why(cause, evidence),
             words(action),
             money.full(stake),
             share(risk),
@@ -130,7 +130,8 @@ def _longest(tables: ReportTables) -> pl.DataFrame:
     return tables.forecasts.filter(pl.col(HORIZON_DAYS) == tables.horizon_days)
 
 
-def _why(cause: str | None, evidence: str | None) -> str:
+def why(cause: str | None, evidence: str | None) -> str:
+    """A cause and its evidence in words."""
     if cause is None:
         return "not looked for"
     return f"{words(cause)}: {evidence}" if evidence else words(cause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -25,21 +26,31 @@ QUADRANT_NAMES = {"save": "Save", "advocate": "Advocate", "nurture": "Nurture", 
 _SYMBOLS = {"save": "diamond", "advocate": "circle", "nurture": "square", "let_go": "x-thin-open"}
 _MOST_POINTS = 2_000
 _ALWAYS_SHOWN = 50
-_RISK_BINS = 20
+RISK_BINS = 20
+BAND_QUANTILES = (0.01, 0.99)
+LEAST_VALUE = 1e-9
+LEAST_FOR_TENTHS = 10
 
 
 def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
     """Customers by discounted value, in bands of 1-2-5 steps."""
-    edges = _band_edges(scored[CLV])
-    labels = _band_labels(edges, money)
-    lows = [-math.inf, *edges]
-    highs = [*edges, math.inf]
-    rows = []
-    for label, low, high in zip(labels, lows, highs, strict=True):
+    positive = scored.filter(pl.col(CLV) > 0)[CLV]
+    edges = band_edges(*(positive.quantile(q, "lower") for q in BAND_QUANTILES))
+    bands = []
+    for low, high in itertools.pairwise([-math.inf, *edges, math.inf]):
         band = scored.filter(pl.col(CLV) >= low, pl.col(CLV) < high)
-        rows.append((label, band.height, total(band[CLV])))
-    if rows and rows[0][1] == 0:
+        bands.append((band.height, total(band[CLV])))
+    return bands_chart(edges, bands, money, horizon_days)
+
+
+def bands_chart(
+    edges: Sequence[float], bands: Sequence[tuple[int, float]], money: Money, horizon_days: int
+) -> Chart:
+    """Customers and their value together below the first of the edges, between them and above the last."""
+    rows = [(label, *band) for label, band in zip(_band_labels(edges, money), bands, strict=True)]
+    if rows[0][1] == 0:
         rows = rows[1:]
+    everyone = sum(n for _, n, _ in rows)
     biggest = max(rows, key=lambda row: row[1])
     hover = [
         f"{safe(label)}<br>{plural(n, 'customer')}<br>{money.full(value)} together"
@@ -59,10 +70,10 @@ def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
         title="What customers are expected to be worth",
         caption=f"Customers by discounted value (clv) of the next {horizon_days} days.",
         alt=f"Bar chart of customers by discounted value. The fullest band is {biggest[0]} with {count(biggest[1])} "
-        f"of {plural(scored.height, 'customer')}.",
+        f"of {plural(everyone, 'customer')}.",
         grid=Grid(
             ("Discounted value (clv)", "Customers", "Share", "Value together"),
-            tuple((lab, count(n), share(n / scored.height), money.full(v)) for lab, n, v in rows),
+            tuple((lab, count(n), share(n / everyone), money.full(v)) for lab, n, v in rows),
         ),
         traces=[trace],
         layout={
@@ -77,19 +88,17 @@ def value_bands(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart:
     )
 
 
-def _band_edges(values: pl.Series) -> list[float]:
-    """Edges 1, 2, 5, 10, … over the middle 98% of the positive values; the least edge parts off zero."""
-    positive = values.filter(values > 0)
-    if positive.is_empty():
-        return [1e-9]
-    low, high = (float(positive.quantile(q, "lower") or 0.0) for q in (0.01, 0.99))
+def band_edges(low: float | None, high: float | None) -> list[float]:
+    """Edges 1, 2, 5, 10, … between the BAND_QUANTILES of the positive values, if any; the least edge parts off zero."""
+    if low is None or high is None:
+        return [LEAST_VALUE]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]
     inner = [s for s in steps if low < s <= high][-12:]
-    return [1e-9, *inner]
+    return [LEAST_VALUE, *inner]
 
 
-def _band_labels(edges: list[float], money: Money) -> list[str]:
+def _band_labels(edges: Sequence[float], money: Money) -> list[str]:
     inner = edges[1:]
     none = "0 or less"
     if not inner:
@@ -101,12 +110,24 @@ def _band_labels(edges: list[float], money: Money) -> list[str]:
 def value_deciles(scored: pl.DataFrame, money: Money, horizon_days: int) -> Chart | None:
     """Share of all discounted value that each tenth of the customers holds; None below ten customers or value."""
     whole = total(scored[CLV])
-    if scored.height < 10 or whole <= 0:
+    if scored.height < LEAST_FOR_TENTHS or whole <= 0:
         return None
     ranked = scored.sort(CLV, CUSTOMER_ID, descending=[True, False])[CLV]
-    n = scored.height
-    sums = [total(ranked[n * i // 10 : n * (i + 1) // 10]) for i in range(10)]
-    sizes = [n * (i + 1) // 10 - n * i // 10 for i in range(10)]
+    ends = tenths(scored.height)
+    return deciles_chart(
+        ends, [total(ranked[one:other]) for one, other in itertools.pairwise(ends)], money, horizon_days
+    )
+
+
+def tenths(customers: int) -> list[int]:
+    """Where the tenths of so many customers begin and end."""
+    return [customers * i // 10 for i in range(11)]
+
+
+def deciles_chart(ends: Sequence[int], sums: Sequence[float], money: Money, horizon_days: int) -> Chart:
+    """Share of all value by tenth of customers, best first; `ends` from `tenths`, `sums` their value together."""
+    whole = total(sums)
+    sizes = [other - one for one, other in itertools.pairwise(ends)]
     names = ["best 10%", *[f"{10 * i}–{10 * i + 10}%" for i in range(1, 10)]]
     trace: Figure = {
         "type": "bar",
@@ -142,15 +163,26 @@ def value_deciles(scored: pl.DataFrame, money: Money, horizon_days: int) -> Char
 def risk_histogram(scored: pl.DataFrame, rules: DecisionOptions, horizon_days: int) -> Chart:
     """Customers by churn risk, those above the threshold set apart."""
     risk = pl.col(P_CHURN)
-    binned = scored.with_columns(
-        ((risk * _RISK_BINS).floor().clip(0, _RISK_BINS - 1)).cast(pl.Int64).alias("bin")
+    binned = scored.with_columns(risk_bin().alias("bin"))
+    low, high = (
+        [binned.filter(side, pl.col("bin") == i).height for i in range(RISK_BINS)]
+        for side in (risk < rules.risk_threshold, risk >= rules.risk_threshold)
     )
-    centres = [(i + 0.5) / _RISK_BINS for i in range(_RISK_BINS)]
-    names = [f"{100 * i // _RISK_BINS}–{100 * (i + 1) // _RISK_BINS}%" for i in range(_RISK_BINS)]
-    high = risk >= rules.risk_threshold
-    low_counts, high_counts = (
-        [binned.filter(side, pl.col("bin") == i).height for i in range(_RISK_BINS)] for side in (~high, high)
-    )
+    return risk_chart(low, high, rules, horizon_days)
+
+
+def risk_bin() -> pl.Expr:
+    """Bin of a customer's churn risk, of RISK_BINS equally wide ones."""
+    return (pl.col(P_CHURN) * RISK_BINS).floor().clip(0, RISK_BINS - 1).cast(pl.Int64)
+
+
+def risk_chart(
+    low_counts: Sequence[int], high_counts: Sequence[int], rules: DecisionOptions, horizon_days: int
+) -> Chart:
+    """Customers below the risk threshold, and from it on, in each bin of risk."""
+    centres = [(i + 0.5) / RISK_BINS for i in range(RISK_BINS)]
+    names = [f"{100 * i // RISK_BINS}–{100 * (i + 1) // RISK_BINS}%" for i in range(RISK_BINS)]
+    everyone = sum(low_counts) + sum(high_counts)
     parts = (
         (f"below {share(rules.risk_threshold)}", low_counts, "advocate"),
         (f"{share(rules.risk_threshold)} or more", high_counts, "save"),
@@ -162,7 +194,7 @@ def risk_histogram(scored: pl.DataFrame, rules: DecisionOptions, horizon_days: i
             [f"risk {x}<br>{plural(k, 'customer')}" for x, k in zip(names, counts, strict=True)],
             tint,
             name=name,
-            width=0.94 / _RISK_BINS,
+            width=0.94 / RISK_BINS,
         )
         for name, counts, tint in parts
     ]
@@ -170,12 +202,12 @@ def risk_histogram(scored: pl.DataFrame, rules: DecisionOptions, horizon_days: i
         key="risk-histogram",
         title="How likely customers are to stay away",
         caption=f"Customers by the probability of no order in the next {horizon_days} days.",
-        alt=f"Histogram of churn risk: {count(sum(high_counts))} of {plural(scored.height, 'customer')} have a risk of "
+        alt=f"Histogram of churn risk: {count(sum(high_counts))} of {plural(everyone, 'customer')} have a risk of "
         f"{share(rules.risk_threshold)} or more.",
         grid=Grid(
             ("Risk", "Customers", "Share"),
             tuple(
-                (x, count(a + b), share((a + b) / scored.height))
+                (x, count(a + b), share((a + b) / everyone))
                 for x, a, b in zip(names, low_counts, high_counts, strict=True)
             ),
         ),

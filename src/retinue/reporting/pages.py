@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -26,13 +27,21 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Block:
+    """What the report has too: `part` names it in parts.html.j2, `given` is what is drawn there."""
+
+    part: str
+    given: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """One part of a page: rows of one or two charts or cards."""
+    """One part of a page: rows of one or two charts, cards or blocks."""
 
     key: str
     title: str
     lead: str
-    rows: tuple[tuple[Chart | Card, ...], ...]
+    rows: tuple[tuple[Chart | Card | Block, ...], ...]
 
     @property
     def charts(self) -> list[Chart]:
@@ -40,7 +49,7 @@ class Section:
         return [item for row in self.rows for item in row if isinstance(item, Chart)]
 
 
-def build_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+def build_page(title: str, subtitle: str, sections: Sequence[Section], names_customers: bool = False) -> str:
     """The page as HTML text: no network, texts escaped, nothing that depends on the clock or on chance."""
     charts = [chart for section in sections for chart in section.charts]
     return (
@@ -50,6 +59,7 @@ def build_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
             title=title,
             subtitle=subtitle,
             sections=sections,
+            names_customers=names_customers,
             figures=embedded(charts),
             plotly_js=Markup(get_plotlyjs()),
             style=part("report.css"),

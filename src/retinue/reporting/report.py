@@ -8,15 +8,14 @@ import polars as pl
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from retinue.decisions.quadrants import LEAST_SURVIVAL
 from retinue.reporting import charts_check, charts_time, charts_value, overview, views
 from retinue.reporting.action_pages import action_sections
 from retinue.reporting.figures import Chart, embedded
 from retinue.reporting.ledger_page import time_section
 from retinue.reporting.pages import environment, part
 from retinue.reporting.stories import stories
-from retinue.reporting.tables import ReportTables, scored_customers
-from retinue.reporting.words import Money, count, day, plural, share
+from retinue.reporting.tables import ReportTables, high_value_from, scored_customers
+from retinue.reporting.words import Money, count, day, plural
 from retinue.schema import CUSTOMER_ID
 
 
@@ -30,6 +29,8 @@ def build_report(tables: ReportTables) -> str:
     problems = views.problems(tables.quality)
     sound = views.is_sound(tables.quality)
     spend_bias = charts_check.spend_bias(tables.metrics, tables.horizon_days)
+    cutoff_day = day(tables.cutoff, tables.manifest.local_zone)
+    horizon = f"{count(tables.horizon_days)} days"
     charts, ledger = _charts(tables, scored, money, sound), None
     if tables.reconciled is not None and tables.reconciled.height:
         ledger = time_section(tables.reconciled, tables.manifest.local_zone, money)
@@ -41,8 +42,8 @@ def build_report(tables: ReportTables) -> str:
         "story_count": 0 if tables.actions is None else tables.actions.curves[CUSTOMER_ID].n_unique(),
         "money_unit": money.unit,
         "name": tables.name,
-        "cutoff_day": day(tables.cutoff, tables.manifest.local_zone),
-        "horizon": f"{count(tables.horizon_days)} days",
+        "cutoff_day": cutoff_day,
+        "horizon": horizon,
         "horizon_days": tables.horizon_days,
         "customers": plural(scored.height, "customer"),
         "any_forecast": scored.height > 0,
@@ -53,10 +54,10 @@ def build_report(tables: ReportTables) -> str:
         "problems": problems,
         "sound": sound,
         "not_sound": overview.NOT_SOUND,
-        "least_survival": f"{LEAST_SURVIVAL:g}",
-        "surest_risk": share(1 - LEAST_SURVIVAL),
         "groups": views.groups(scored, money),
-        "quadrant_rule": views.quadrant_rule(tables, scored, money),
+        "quadrant_rule": views.quadrant_rule(
+            tables.quadrant_rules, high_value_from(scored, tables.quadrant_rules), money
+        ),
         "to_save": views.customers_to_save(scored, money),
         "segments": views.segment_cards(tables, scored, money),
         "value_word": overview.value_word(tables),
@@ -64,8 +65,16 @@ def build_report(tables: ReportTables) -> str:
         "check": charts_check.check(tables.metrics, tables.horizon_days, tables.manifest.local_zone, money),
         "findings": views.findings(tables.quality),
         "rows_in": views.rows_text(tables.manifest.rows_in),
-        "balance": views.row_balance(tables),
-        "event_types": sorted(tables.manifest.event_types.items(), key=lambda item: (-item[1], item[0])),
+        "balance": views.row_balance(tables.manifest),
+        "event_types": views.event_types(tables.manifest),
+        "words": [
+            *views.words(cutoff_day, horizon, overview.value_word(tables)),
+            (
+                "90% interval",
+                "The truth is expected to lie inside nine times out of ten. What the interval of a total rests on is said "
+                "under Overview.",
+            ),
+        ],
         "assumptions": views.assumptions(tables, money),
         "charts": {chart.key: chart for chart in charts},
         "ledger": ledger,

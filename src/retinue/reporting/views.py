@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from retinue.decisions.quadrants import LEAST_SURVIVAL
-from retinue.options import Rung
+from retinue.events.store import Manifest
+from retinue.options import DecisionOptions, Rung, ValueOptions
 from retinue.reporting.charts_value import QUADRANT_NAMES
 from retinue.reporting.figures import Grid
 from retinue.reporting.overview import value_word
@@ -18,7 +20,6 @@ from retinue.reporting.tables import (
     ORDERS_EVER,
     QUADRANTS,
     ReportTables,
-    high_value_from,
     total,
 )
 from retinue.reporting.words import (
@@ -103,37 +104,43 @@ class Finding:
 
 def groups(scored: pl.DataFrame, money: Money) -> list[Group]:
     """The four quadrants with their sums."""
+    mine = {key: scored.filter(pl.col(QUADRANT) == key) for key in QUADRANTS}
+    return group_cards(
+        {key: (m.height, total(m[CLV]), total(m[VALUE_AT_STAKE])) for key, m in mine.items()}, money
+    )
+
+
+def group_cards(sums: Mapping[str, tuple[int, float, float]], money: Money) -> list[Group]:
+    """A card for each quadrant, from its customers, their value (clv) and their value at stake."""
     found = []
+    everyone = max(sum(customers for customers, _, _ in sums.values()), 1)
     for key in QUADRANTS:
-        mine = scored.filter(pl.col(QUADRANT) == key)
         meaning, advice = _QUADRANT_WORDS[key]
+        customers, value, stake = sums[key]
         found.append(
             Group(
                 key,
                 QUADRANT_NAMES[key],
                 meaning,
                 advice,
-                count(mine.height),
-                share(mine.height / max(scored.height, 1)),
-                money.short(total(mine[CLV])),
-                money.short(total(mine[VALUE_AT_STAKE])),
+                count(customers),
+                share(customers / everyone),
+                money.short(value),
+                money.short(stake),
             )
         )
     return found
 
 
-def quadrant_rule(tables: ReportTables, scored: pl.DataFrame, money: Money) -> str:
-    """Where the lines of the map come from."""
-    limit = high_value_from(scored, tables.quadrant_rules)
-    risk = (
-        f"High risk: a probability of {share(tables.quadrant_rules.risk_threshold)} or more of not ordering."
-    )
+def quadrant_rule(rules: DecisionOptions, limit: float | None, money: Money) -> str:
+    """Where the lines between the groups come from; `limit` is the least value that counts as high, if any does."""
+    risk = f"High risk: a probability of {share(rules.risk_threshold)} or more of not ordering."
     if limit is None:
         return risk + " No customer counts as high value here."
     how = (
         "as set by decisions.value_threshold"
-        if tables.quadrant_rules.value_threshold is not None
-        else f"the best {share(1 - tables.quadrant_rules.value_quantile)} of customers"
+        if rules.value_threshold is not None
+        else f"the best {share(1 - rules.value_quantile)} of customers"
     )
     least = f"1 {MINUS} risk counts as at least {LEAST_SURVIVAL:g}"
     return (
@@ -252,9 +259,8 @@ def is_sound(quality: pl.DataFrame) -> bool:
     return all(f.topic == "segments" for f in problems(quality))
 
 
-def row_balance(tables: ReportTables) -> list[tuple[str, str, str, float]]:
+def row_balance(manifest: Manifest) -> list[tuple[str, str, str, float]]:
     """Name, key, rows and percent of rows read, for each place a row can end."""
-    manifest = tables.manifest
     parts = (
         ("used", "used", manifest.rows_kept),
         ("set aside (quarantine)", "aside", manifest.rows_quarantined),
@@ -276,42 +282,57 @@ def model_names(forecasts: pl.DataFrame) -> str:
 
 def assumptions(tables: ReportTables, money: Money) -> list[tuple[str, str]]:
     """What the figures rest on, as name and sentence."""
-    manifest, zone = tables.manifest, tables.manifest.local_zone
-    end = datetime.fromisoformat(manifest.observation_end)
-    rate = tables.value.margin_rate
-    margin = (
-        "Value (clv) counts revenue: no margin rate was given (value.margin_rate is 1)."
-        if value_word(tables) == "revenue"
-        else f"Value (clv) counts margin: {share(rate)} of net spend where no cost is known. Expected spend is all of it."
-    )
     return [
         (
             "History ends",
-            f"{day(tables.cutoff, zone)} (the cutoff). Nothing that happened or became known later was used.",
+            f"{day(tables.cutoff, tables.manifest.local_zone)} (the cutoff). Nothing that happened or became known later "
+            "was used.",
         ),
         ("Horizon", f"{count(tables.horizon_days)} days after the cutoff."),
-        (
-            "Data",
-            f"Events from {_day_of(manifest.first_event, zone)} to "
-            f"{_day_of(manifest.last_event, zone)}; observed until "
-            f"{day(end, zone)} "
-            f"({'as given' if manifest.observation_end_given else 'taken from the last event'}). Days "
-            f"are those of {zone}.",
-        ),
+        ("Data", data_words(tables.manifest)),
         ("Model", _made_by(tables)),
         *_prior(tables.metrics),
-        ("Money", f"{margin} Amounts in {money.unit}, net of refunds."),
-        (
-            "Discounting",
-            f"Expected spend is not discounted; value (clv) is, at {share(tables.value.discount_rate_yearly)} a year, "
-            "continuously, back to the cutoff.",
-        ),
-        (
-            "Events",
-            f"{plural(manifest.events, 'event')} of {plural(manifest.customers, 'customer')}; data "
-            f"fingerprint {manifest.fingerprint[:12]}.",
-        ),
+        ("Money", money_words(tables.value, value_word(tables), money)),
+        ("Discounting", discounting_words(tables.value)),
+        ("Events", event_words(tables.manifest)),
     ]
+
+
+def data_words(manifest: Manifest) -> str:
+    """When the events are from."""
+    zone, end = manifest.local_zone, datetime.fromisoformat(manifest.observation_end)
+    return (
+        f"Events from {_day_of(manifest.first_event, zone)} to {_day_of(manifest.last_event, zone)}; observed until "
+        f"{day(end, zone)} ({'as given' if manifest.observation_end_given else 'taken from the last event'}). Days are "
+        f"those of {zone}."
+    )
+
+
+def event_words(manifest: Manifest) -> str:
+    """How many events there are, and which."""
+    return (
+        f"{plural(manifest.events, 'event')} of {plural(manifest.customers, 'customer')}; data fingerprint "
+        f"{manifest.fingerprint[:12]}."
+    )
+
+
+def money_words(value: ValueOptions, counts: str, money: Money) -> str:
+    """What clv counts, "revenue" or "margin", and in which unit."""
+    margin = (
+        "Value (clv) counts revenue: no margin rate was given (value.margin_rate is 1)."
+        if counts == "revenue"
+        else f"Value (clv) counts margin: {share(value.margin_rate)} of net spend where no cost is known. Expected spend "
+        "is all of it."
+    )
+    return f"{margin} Amounts in {money.unit}, net of refunds."
+
+
+def discounting_words(value: ValueOptions) -> str:
+    """How what comes later counts for less."""
+    return (
+        f"Expected spend is not discounted; value (clv) is, at {share(value.discount_rate_yearly)} a year, continuously, "
+        "back to the cutoff."
+    )
 
 
 def _made_by(tables: ReportTables) -> str:
@@ -339,3 +360,51 @@ def _prior(metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _day_of(moment: str, zone: str) -> str:
     return day(datetime.fromisoformat(moment), zone) if moment else NONE
+
+
+def words(cutoff_day: str, horizon: str, value_word: str) -> list[tuple[str, str]]:
+    """What the figures are called and what they mean.
+
+    Args:
+        cutoff_day: last day of history, in words.
+        horizon: length of the future, in words.
+        value_word: what clv counts, "revenue" or "margin".
+    """
+    worth = "The same revenue" if value_word == "revenue" else "The margin in expected spend"
+    return [
+        (
+            "Expected spend",
+            f"What customers are expected to pay within the next {horizon}, net of refunds, not discounted.",
+        ),
+        (
+            "Value (clv)",
+            f"{worth}, discounted to {cutoff_day}. What was spent before is not in it. Wherever this page says value, "
+            "it means this.",
+        ),
+        (
+            "Churn risk",
+            f"The probability that a customer places no order within the next {horizon}. A customer may stay away for "
+            "that long and still return later.",
+        ),
+        (
+            "Value if retained",
+            "Value (clv) of a customer who orders at least once more: value ÷ (1 − risk), with 1 − risk counted as at "
+            f"least {LEAST_SURVIVAL:g}. So customers more than {share(1 - LEAST_SURVIVAL)} sure to stay away count for "
+            "less, and long-gone big spenders are let go.",
+        ),
+        (
+            "Value at stake",
+            "Risk × value if retained: what is lost, on average, by customers who stay away. An action saves a part of "
+            "it at most.",
+        ),
+        (
+            "Sum of risks",
+            "“Expected not to order” adds up everybody's risk. It is not the count of customers above some limit.",
+        ),
+    ]
+
+
+def event_types(manifest: Manifest) -> list[tuple[str, str]]:
+    """Types with the number of their events, the most frequent first."""
+    ranked = sorted(manifest.event_types.items(), key=lambda item: (-item[1], item[0]))
+    return [(kind, count(events)) for kind, events in ranked]
