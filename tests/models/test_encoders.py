@@ -164,8 +164,6 @@ def test_a_transformer_knows_time() -> None:
     assert not torch.isclose(states[5], other[5]).all()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_the_length_of_others_changes_no_bit_up_to_the_next_power_of_two() -> None:
     made = TransformerEncoder(32, 2, 2, 0.0).eval()
     lot = torch.Generator().manual_seed(1)
@@ -180,6 +178,8 @@ def test_the_length_of_others_changes_no_bit_up_to_the_next_power_of_two() -> No
     assert torch.equal(said[0], said[2])
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_eager_and_compiled_agree(kind: Encoder) -> None:
     x, gap = tokens()
