@@ -3,9 +3,9 @@
 python scripts/bench_larger.py 1_000_000 10_000_000 100_000_000 [--folder FOLDER] [--shard 2_000_000]
 
 Simulated orders (Pareto/NBD, about ten a customer in two years), prepared, turned into features, and forecast with the base
-model that comes with retinue by as many processes as there are cores; the totals stand at the end. Shards have the same size
-whatever the size of the base, and so should the memory. What a killed run has finished is kept if the folder is given again.
-The last lines say what more would take, in proportion to the rows of the last size: core hours, and nodes for an hour.
+model that comes with retinue by as many processes as there are cores; totals and their page stand at the end. Shards have the
+same size whatever the size of the base, and so should the memory. What a killed run has finished is kept if the folder is given
+again. The last lines say what more would take, in proportion to the rows of the last size: core hours, and nodes for an hour.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from bench_stages import machine  # type: ignore[import-not-found]
 
+if TYPE_CHECKING:
+    from retinue.forecasting.scoring import Scoring
+    from retinue.options import Options
+
 CUSTOMERS_AT_ONCE = 250_000
 ORDERS_EACH = 10.0
-STAGES = ("prepare", "tokens", "features", "forecast")
+STAGES = ("prepare", "tokens", "features", "forecast", "page")
 
 
 def write_orders(folder: Path, orders: int) -> None:
@@ -87,9 +92,28 @@ def stage(name: str, folder: Path, shards: int, rank: int = 0, processes: int = 
             scoring = Scoring(
                 rung, store, TokenStore.open(out / "tokens"), cutoffs, options.horizons, options.value
             )
-            score(scoring, out, Share(rank, processes))
+            if name == "forecast":
+                score(scoring, out, Share(rank, processes))
+            else:
+                page(scoring, out, options)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(f"{used.ru_maxrss / 2**20:.2f} {used.ru_utime + used.ru_stime:.1f}")
+
+
+def page(scoring: Scoring, out: Path, options: Options) -> None:
+    """The page of the forecasts, from all their shards."""
+    from retinue.reporting.forecasts_page import ForecastsTold, build_forecasts_page  # noqa: PLC0415
+    from retinue.schema import QUALITY  # noqa: PLC0415
+    from retinue.score import add_up, lineage_of  # noqa: PLC0415
+
+    totals, manifest = pl.read_parquet(out / "forecasts_summary.parquet"), scoring.store.manifest
+    counts, groups = add_up(out, manifest.shards, totals, options.decisions)
+    told = ForecastsTold(
+        name=options.data.name, currency=manifest.currency, totals=totals, counts=counts, groups=groups, manifest=manifest,
+        quality=pl.DataFrame(manifest.notes, schema=QUALITY.schema), checked=False, value=options.value,
+        rules=options.decisions, checkpoint="base", lineage=lineage_of(scoring.rung, scoring), training_end=None, causes=None,
+    )  # fmt: skip
+    (out / "forecasts.html").write_text(build_forecasts_page(told), encoding="utf-8")
 
 
 def one_size(folder: Path, orders: int, per_shard: int) -> tuple[float, float]:

@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from retinue.accel import matmul_rate
-from retinue.forecasting.clocked import ON_A_GPU, READOUTS_PER_BATCH, TOKENS_PER_BATCH
+from retinue.forecasting.clocked import said_of_all
 from retinue.models import clocks as law
-from retinue.models.clocks import Clocks, neutral_raw
+from retinue.models.clocks import neutral_raw
 from retinue.models.network import Network
 from retinue.models.work import training_operations
 from retinue.options import Encoder, ModelOptions, TrainingOptions
 from retinue.sequences.readouts import Readouts
-from retinue.sequences.resident import Resident, Sampler, resident
+from retinue.sequences.resident import Resident, resident
 from retinue.sequences.season import Season
 from retinue.sequences.tokens import DAY_US, Tokens, calendar_of
 from retinue.sequences.vocabulary import fit_vocabulary
@@ -179,21 +179,11 @@ def waiter(device: torch.device) -> Callable[[], None]:
 
 @torch.inference_mode()
 def scored(network: Network, data: Resident) -> torch.Tensor:
-    """Survival, orders and spend of everybody at three horizons, batch after batch; their mean number of orders."""
-    total = torch.zeros((), device=data.device)
-    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if data.device.type == "cpu" else ON_A_GPU
-    for people in Sampler(data.lengths, data.counts, *at_once).in_order():
-        batch = data.batch(people)
-        states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
-        clocks: Clocks = network.read(states, batch)
-        days = HORIZONS.to(data.device)
-        outputs = (
-            law.survival(clocks, days),
-            law.expected_orders(clocks, days),
-            law.expected_spend(clocks, days),
-        )
-        total = total + outputs[1].sum()
-    return total / len(data.lengths)
+    """Survival, orders and spend of everybody at three horizons, as a forecast asks for them; their mean orders."""
+    clocks = said_of_all(network, data)
+    days = HORIZONS.double()
+    law.survival(clocks, days), law.expected_spend(clocks, days)
+    return law.expected_orders(clocks, days).mean()
 
 
 def scoring_speed(

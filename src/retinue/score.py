@@ -90,7 +90,7 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
                 page = build_forecasts_page(_told(run, scoring, done.totals, causes))
                 write_text(page, run.folder / PAGE)
     if share.rank == 0:
-        track_forecasts(options.tracking, run.folder, folder, options.data.name, _lineage(rung, scoring))
+        track_forecasts(options.tracking, run.folder, folder, options.data.name, lineage_of(rung, scoring))
     return run, done
 
 
@@ -155,13 +155,13 @@ def _told(run: Run, scoring: Scoring, totals: pl.DataFrame, causes: pl.DataFrame
         value=options.value,
         rules=options.decisions,
         checkpoint=Path(options.checkpoint or "").name,
-        lineage=_lineage(scoring.rung, scoring),
+        lineage=lineage_of(scoring.rung, scoring),
         training_end=card.get("training_end"),
         causes=causes,
     )
 
 
-def _lineage(rung: SavedRung | BaseModel, scoring: Scoring) -> dict[str, Any]:
+def lineage_of(rung: SavedRung | BaseModel, scoring: Scoring) -> dict[str, Any]:
     """Where the forecasts come from."""
     return {
         "checkpoint_key": rung.trained.card["key"],
