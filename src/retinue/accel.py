@@ -424,12 +424,12 @@ def side_by_side(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
     """
     import torch  # noqa: PLC0415  as above
 
-    threads = min(torch.get_num_threads(), len(items))
-    if threads <= 1:
-        with one_thread():
+    workers = min(torch.get_num_threads(), len(items))
+    with one_thread():  # what threads of others begin with is one number for all, and set anew at the end
+        if workers <= 1:
             return [work(item) for item in items]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(work, items))
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
 
 
 def kmeans(matrix: Matrix, k: int, seed: int, engine: EngineChoice, restarts: int = 10) -> Matrix:
