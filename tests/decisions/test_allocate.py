@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,3 +183,32 @@ def test_the_order_of_customers_changes_no_value(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(problem.net))
     turned = problem.some(order, problem.limits)
     assert allocate(turned).value == pytest.approx(allocate(problem).value, rel=2e-3, abs=1e-6)
+
+
+ROUND_FOR_EVER = """
+import json, sys
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from retinue.decisions.allocate import Problem, _exact
+told = json.load(open(sys.argv[1]))
+shape = told["customers"], told["actions"]
+net, cost = np.full(shape, -np.inf), np.zeros(shape)
+net[told["customer"], told["action"]] = told["net"]
+cost[told["customer"], told["action"]] = told["cost"]
+none, budget = np.empty(0), np.array([told["budget"]])
+problem = Problem(net, cost, np.ones((1, shape[1])), budget, np.empty((0, shape[1])), none, np.full(shape[0], -1), none)
+choice = _exact(problem)
+print(problem.value(choice), problem.usage(choice)[0] <= told["budget"] * (1 + 1e-9))
+"""
+
+
+def test_a_knapsack_on_which_presolve_goes_round_for_ever_is_solved() -> None:
+    path = Path(__file__).parents[1] / "golden" / "knapsack.json"  # of a budget curve of a simulated shop
+    command = [sys.executable, "-c", ROUND_FOR_EVER, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    value, fits = done.stdout.split()
+    assert float(value) == pytest.approx(72.2016580693145, rel=1e-5)
+    assert fits == "True"

@@ -300,7 +300,11 @@ def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
             return "elsewhere"
         if _stands(out, shard, key):
             return "kept"
-        stamp.unlink(missing_ok=True)
+        for old in (
+            stamp,
+            *(out / name for name in OF_ALL_SHARDS),
+        ):  # what was made of all shards is no longer theirs
+            old.unlink(missing_ok=True)
         write_table(scoring.shard(shard), path)
         write_text(stamp_of(key, path), stamp)
         return "written"
