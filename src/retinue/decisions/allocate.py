@@ -385,7 +385,12 @@ def _exact(problem: Problem) -> Indices | None:
     model.integrality_ = [highspy.HighsVarType.kInteger] * len(row)
     solver = _Quiet()
     # presolve of HiGHS 1.16 can go round for ever on a plain knapsack of 489 columns, looking at no clock (docs/log.md)
-    calm = {"output_flag": False, "time_limit": CORE_SECONDS, "mip_rel_gap": 1e-6, "presolve": "off"}
+    calm: dict[str, bool | float | str] = {
+        "output_flag": False,
+        "time_limit": CORE_SECONDS,
+        "mip_rel_gap": 1e-6,
+        "presolve": "off",
+    }
     for name, value in calm.items():
         solver.setOptionValue(name, value)
     solver.passModel(model)
