@@ -197,7 +197,8 @@ def _show_scored(run: Run, done: Scored) -> None:
     )
     if done.totals is not None:
         _show_totals(Console(), done.totals)
-        print(f"report: {run.folder / PAGE}")
+        if (run.folder / PAGE).is_file():  # another process may still be at it
+            print(f"report: {run.folder / PAGE}")
 
 
 def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:

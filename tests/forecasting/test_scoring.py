@@ -143,6 +143,42 @@ def test_two_processes_share_the_shards_and_write_what_one_writes(
     assert_frame_equal(whole(tmp_path / "one"), whole(tmp_path / "two"))
 
 
+def test_whoever_rewrites_a_shard_first_removes_what_was_made_of_all(
+    made: pl.DataFrame, base: Base, gru: tuple[Scorer, SavedRung], tmp_path: Path
+) -> None:
+    job = scoring_of(base, gru[1])
+    score(job, tmp_path)
+    for name in scoring.OF_ALL_SHARDS:
+        (tmp_path / name).touch()
+    score(job, tmp_path, Share(1, 2))  # nothing to rewrite
+    assert all((tmp_path / name).is_file() for name in scoring.OF_ALL_SHARDS)
+    score(job, tmp_path, Share(1, 2), mark="other code")
+    assert not any((tmp_path / name).exists() for name in scoring.OF_ALL_SHARDS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("column", ["p_churn", "expected_orders", "expected_spend", "clv"])
+def test_a_shard_that_is_not_finite_is_not_kept(
+    made: pl.DataFrame,
+    base: Base,
+    gru: tuple[Scorer, SavedRung],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    value: float,
+) -> None:
+    job, whole_shard = scoring_of(base, gru[1]), Scoring.shard
+    who = whole_shard(job, 1)[CUSTOMER_ID][0]
+    astray = pl.when(pl.col(CUSTOMER_ID) == who).then(value).otherwise(pl.col(column)).alias(column)
+    with monkeypatch.context() as patched:
+        patched.setattr(Scoring, "shard", lambda self, shard: whole_shard(self, shard).with_columns(astray))
+        with pytest.raises(
+            InputError, match=f"'{column}' of 2 rows is no finite number .first: customer {who}"
+        ):
+            score(job, tmp_path)
+    assert score(job, tmp_path).written == (1, 2)
+
+
 def test_a_killed_run_leaves_whole_shards_and_goes_on_from_them(
     made: pl.DataFrame,
     base: Base,

@@ -305,9 +305,25 @@ def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
             *(out / name for name in OF_ALL_SHARDS),
         ):  # what was made of all shards is no longer theirs
             old.unlink(missing_ok=True)
-        write_table(scoring.shard(shard), path)
+        write_table(_finite(scoring.shard(shard)), path)
         write_text(stamp_of(key, path), stamp)
         return "written"
+
+
+def _finite(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows, once all that is added up over them is a number: a shard that is not would be kept for ever.
+
+    Raises:
+        InputError: some is not.
+    """
+    for column in (P_CHURN, EXPECTED_ORDERS, EXPECTED_SPEND, CLV):
+        bad = rows.filter(~pl.col(column).is_finite())
+        if not bad.is_empty():
+            raise InputError(
+                f"forecasts: '{column}' of {bad.height:,} rows is no finite number (first: customer {bad[CUSTOMER_ID][0]}), so "
+                "the shard is not kept. The network of the checkpoint has gone astray: train it again, or take another one."
+            )
+    return rows
 
 
 def scoring_key(scoring: Scoring, mark: str) -> str:
