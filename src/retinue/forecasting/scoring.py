@@ -300,10 +300,8 @@ def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
             return "elsewhere"
         if _stands(out, shard, key):
             return "kept"
-        for old in (
-            stamp,
-            *(out / name for name in OF_ALL_SHARDS),
-        ):  # what was made of all shards is no longer theirs
+        # what was made of all shards is no longer theirs
+        for old in (stamp, *(out / name for name in OF_ALL_SHARDS)):
             old.unlink(missing_ok=True)
         write_table(_finite(scoring.shard(shard)), path)
         write_text(stamp_of(key, path), stamp)
