@@ -20,6 +20,7 @@ from tests.forecasting.shops import START, shop
 
 from retinue.events.store import Store
 from retinue.forecasting.base_model import BaseModel, load_base_model
+from retinue.forecasting.clocked import reader_of
 from retinue.forecasting.rungs import NOW, training_at
 from retinue.forecasting.saved import SavedRung, load_rung, save_predictor
 from retinue.forecasting.scoring import Scoring, score
@@ -86,12 +87,11 @@ def network_rate(rung: SavedRung | BaseModel, customers: int = 16_384) -> tuple[
         base=torch.zeros(customers, dtype=torch.int64), group=torch.zeros(customers, dtype=torch.int64),
         anchor=torch.zeros(customers, ANCHOR),
     )  # fmt: skip
-    best = [float("inf")] * 2
+    best, reader = [float("inf")] * 2, reader_of(network)
     with torch.inference_mode():
         for _ in range(4):
             began = time.perf_counter(), time.process_time()
-            states = network.states(batch, EVENTS).index_select(0, batch.at)
-            network.read(states, batch)
+            network.read(reader.states_at(batch), batch)
             took = time.perf_counter() - began[0], time.process_time() - began[1]
             best = [min(pair) for pair in zip(best, took, strict=True)]
     return customers / best[0], customers / best[1]

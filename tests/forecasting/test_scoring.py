@@ -82,6 +82,7 @@ def test_forecasts_do_not_follow_from_shards_batches_or_threads(
     store = resharded(base.store, tmp_path / "store", shards)
     other = replace(job, store=store, tokens=write_tokens(store, tmp_path / "tokens"))
     monkeypatch.setattr(clocked, "READOUTS_PER_BATCH", 7)
+    monkeypatch.setattr(clocked, "READ_TOGETHER", (7, 200))
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

@@ -25,7 +25,6 @@ from tests.models.histories import (
     history,
     network,
     neutral,
-    rows_of,
     shake,
     shape,
 )
@@ -113,26 +112,6 @@ def test_null_is_told_from_zero() -> None:
     assert not same(forecast(model, zeros), forecast(model, batch))
 
 
-def test_streaming_gives_the_full_replay() -> None:
-    """States advanced by new events, some customers without any, forecast as the whole history does."""
-    model = shake(network(Encoder.gru))
-    customers = [history(21, 5), history(22, 8), history(23, 3)]
-    whole = batch_of(*customers)
-    state = model.start(3)
-    with torch.no_grad():
-        for new in ([slice(0, 4), slice(0, 1), slice(0, 2)], [slice(4, 4), slice(1, 7), slice(2, 3)]):
-            parts = [rows_of(customer, rows) for customer, rows in zip(customers, new, strict=True)]
-            state = model.step(state, batch_of(*parts))
-        last = [
-            rows_of(c, s) for c, s in zip(customers, (slice(4, 5), slice(7, 8), slice(3, 3)), strict=True)
-        ]
-        state = model.step(state, batch_of(*last))
-        streamed, replayed = model.read(state[-1], whole), model(whole)[0]
-        torch.testing.assert_close(survival(streamed, DAYS), survival(replayed, DAYS), rtol=1e-5, atol=1e-7)
-        orders = expected_orders(streamed, DAYS), expected_orders(replayed, DAYS)
-    torch.testing.assert_close(*orders, rtol=1e-5, atol=1e-7)
-
-
 def test_a_base_without_features_codes_or_numbers() -> None:
     bare = replace(shape(), code_sizes=(), number_edges=torch.zeros(0, 5), feature_edges=torch.zeros(0, 5))
     model, batch = shake(Network(bare, neutral()).eval()), batch_of(*BASE)
@@ -141,11 +120,6 @@ def test_a_base_without_features_codes_or_numbers() -> None:
     )
     found = forecast(model, nothing)
     assert len({tuple(row) for row in found.tolist()}) == len(found)  # every readout its own
-
-
-def test_a_transformer_cannot_stream() -> None:
-    with pytest.raises(InputError, match="encoder must be gru to stream, not transformer"):
-        network(Encoder.transformer).start(2)
 
 
 def test_codes_never_seen_change_nothing() -> None:
@@ -223,7 +197,7 @@ def test_a_kept_context_makes_a_forecast_its_own() -> None:
     model = shake(network(context=True))
     mine = grouped(100, 0)
     with torch.no_grad():
-        context = model.summarise(batch_of(*mine))
+        context = model.summarise(model.states_at(batch_of(*mine)), batch_of(*mine))
     alone = torch.cat([forecast(model, batch_of(customer), context) for customer in mine[:5]])
     assert same(alone, forecast(model, batch_of(*mine))[:5])
 

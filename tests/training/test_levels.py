@@ -49,7 +49,7 @@ def whole_windows(network: Network, data: Resident) -> tuple[Clocks, Targets]:
     (part,) = judged_parts(data, None, mixed=False)
     assert part.batch.targets is not None
     with torch.no_grad():
-        states = network.states(part.batch, part.max_len).index_select(0, part.batch.at)
+        states = network.states_at(part.batch, part.max_len)
         return network.read(states, part.batch), part.batch.targets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,9 @@ from retinue.forecasting.outlook import Array, Outlook, Values, logit
 from retinue.models import clocks as law
 from retinue.models.btyd import LONGEST_WAIT_DAYS
 from retinue.models.clocks import Clocks
+from retinue.models.encoders import GRUEncoder
 from retinue.models.network import Network
+from retinue.models.reading import LEAST_ROWS, GRUReader
 from retinue.schema import CUSTOMER, CUTOFF
 from retinue.sequences.readouts import Readouts, local_day
 from retinue.sequences.resident import Resident, Sampler, resident
@@ -23,10 +25,10 @@ from retinue.sequences.tokens import Ints, Tokens
 from retinue.training.checkpoint import Trained
 
 DAYS_PER_YEAR = 365.25
-# larger tables fall out of the cache, and hold more padding: with 2,048 and 32,768 scoring takes 1.2 times as long
+# what is padded to tables does best in small ones, which hold less padding and stay in the cache
 READOUTS_PER_BATCH, TOKENS_PER_BATCH = 1_024, 8_192
+READ_TOGETHER = (2_048, 32_768)  # with a reader, which takes its rows a cacheful at a time
 ON_A_GPU = (65_536, 2_097_152)  # which is idle between small ones; not measured yet
-LEAST_CUSTOMERS = 4
 CONTEXT_CUSTOMERS = 2_048
 
 
@@ -104,22 +106,34 @@ def read_clocks(trained: Trained, tokens: Tokens, readouts: Readouts, context: T
 def said_of_all(network: Network, data: Resident, context: Tensor | None = None) -> Clocks:
     """What the network says of each readout, in their order, in float64, on the host."""
     on_cpu = data.device.type == "cpu"
-    at_once = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if on_cpu else ON_A_GPU
-    # products of fewer rows round otherwise: whoever is alone in a batch is there several times
-    batches = [
-        np.pad(people, (0, max(0, LEAST_CUSTOMERS - len(people))), "edge")
-        for people in Sampler(data.lengths, data.counts, *at_once).in_order(alike=True)
-    ]
+    reader = reader_of(network)
+    padded = (READOUTS_PER_BATCH, TOKENS_PER_BATCH) if on_cpu else ON_A_GPU
+    at_once = READ_TOGETHER if isinstance(reader, GRUReader) else padded
 
-    @torch.inference_mode()  # each thread is asked anew
     def said(people: Ints) -> Clocks:
         batch = data.batch(people)
-        states = network.states(batch, int(data.lengths[people].max())).index_select(0, batch.at)
-        return network.read(states, batch, context)
+        return network.read(reader.states_at(batch), batch, context)
 
-    parts = side_by_side(said, batches) if on_cpu else [said(people) for people in batches]
-    rows = np.concatenate([data.rows(people) for people in batches])
-    return joined(parts, torch.from_numpy(np.unique(rows, return_index=True)[1]))
+    batches = Sampler(data.lengths, data.counts, *at_once).in_order(alike=True)
+    return said_in_batches(said, batches, data.rows, on_cpu)
+
+
+def reader_of(network: Network) -> GRUReader | Network:
+    """What reads histories soonest: for a GRU on a CPU not the network itself."""
+    on_cpu = device_of(network).type == "cpu"
+    return GRUReader(network) if on_cpu and isinstance(network.encoder, GRUEncoder) else network
+
+
+def said_in_batches(
+    said: Callable[[Ints], Clocks], batches: Sequence[Ints], rows: Callable[[Ints], Ints], on_cpu: bool
+) -> Clocks:
+    """What is said of each batch, in the order of their rows, in float64, on the host; on a CPU side by side."""
+    # products of fewer rows round otherwise: whoever is alone in a batch is there several times
+    whole = [np.pad(people, (0, max(0, LEAST_ROWS - len(people))), "edge") for people in batches]
+    quietly = torch.inference_mode()(said)  # each thread is asked anew
+    parts = side_by_side(quietly, whole) if on_cpu else [quietly(people) for people in whole]
+    places = np.concatenate([rows(people) for people in whole])
+    return joined(parts, torch.from_numpy(np.unique(places, return_index=True)[1]))
 
 
 @one_thread()
@@ -132,11 +146,13 @@ def context_of(trained: Trained, tokens: Tokens, readouts: Readouts) -> Tensor |
         tokens: of all customers of the readouts.
         readouts: at one cutoff, sorted by customer; those behind the lowest codes are not looked at.
     """
-    if trained.network.readout.context is None:
+    network = trained.network
+    if network.readout.context is None:
         return None
     some = readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts))))
-    data: Resident = resident(tokens, some, trained.vocabulary, device=device_of(trained.network))
-    return trained.network.summarise(data.batch(np.arange(len(data.lengths))))
+    data: Resident = resident(tokens, some, trained.vocabulary, device=device_of(network))
+    batch = data.batch(np.arange(len(data.lengths)))
+    return network.summarise(reader_of(network).states_at(batch), batch)
 
 
 def device_of(network: Network) -> torch.device:

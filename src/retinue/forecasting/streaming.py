@@ -16,15 +16,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from retinue.accel import one_thread, side_by_side
 from retinue.events.store import written_whole
 from retinue.events.timeline import is_after, is_known
-from retinue.forecasting.clocked import CONTEXT_CUSTOMERS, READOUTS_PER_BATCH, Clocked, by_customer, joined
+from retinue.forecasting.clocked import (
+    CONTEXT_CUSTOMERS,
+    READ_TOGETHER,
+    READOUTS_PER_BATCH,
+    Clocked,
+    by_customer,
+    joined,
+    said_in_batches,
+)
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.sequence import readouts_at
 from retinue.forecasting.table import buyers_of, forecasts_table
 from retinue.models.amortised import AmortisedLaw
 from retinue.models.clocks import Clocks
-from retinue.models.network import context_group
+from retinue.models.reading import GRUReader
 from retinue.options import ValueOptions
 from retinue.schema import CUTOFF, InputError
 from retinue.sequences.batches import Batch
@@ -35,7 +44,6 @@ from retinue.sequences.tokens import CALENDAR, Ints, Tokens, calendar_of, tokens
 from retinue.sequences.vocabulary import Encoded
 from retinue.training.checkpoint import Trained
 
-TOKENS_AT_ONCE = 65_536
 FORMAT = "1"
 
 
@@ -62,8 +70,9 @@ class StreamingState:
             raise InputError(
                 "state: a fine-tuned base model reads the whole base anew at each cutoff and cannot stream. Train without init=."
             )
+        self.reader = GRUReader(self.rung.trained.network)
         if not self.hidden.numel():
-            self.hidden = self.rung.trained.network.start(len(self.seen.customer)).detach()
+            self.hidden = self.reader.start(len(self.seen.customer))
 
     def update(self, events: pl.LazyFrame, until: datetime) -> None:
         """Advances the customers of these events; the work is that of the new events, whatever came before.
@@ -174,18 +183,19 @@ class StreamingState:
         new = customers[~self.seen.rows_of(customers)[1]]
         if len(new):
             order = torch.from_numpy(self.seen.admit(new))
-            fresh = self.rung.trained.network.start(len(new)).detach()
+            fresh = self.reader.start(len(new))
             self.hidden = torch.cat([self.hidden, fresh], dim=1)[:, order]
 
-    @torch.inference_mode()
     def _advance(self, tokens: Tokens, rows: Ints) -> None:
-        network, lengths, begins = self.rung.trained.network, tokens.lengths, tokens.offsets[:-1]
+        lengths, begins = tokens.lengths, tokens.offsets[:-1]
         encoded = self.seen.encoded(tokens, rows, self.rung.trained.vocabulary)
-        sampler = Sampler(lengths, np.ones_like(lengths), TOKENS_AT_ONCE, TOKENS_AT_ONCE)
-        for people in sampler.in_order():
+
+        def advanced(people: Ints) -> None:
             batch = _of_tokens(encoded, begins[people], lengths[people])
             mine = torch.from_numpy(rows[people])
-            self.hidden[:, mine] = network.step(self.hidden[:, mine], batch, int(lengths[people].max()))
+            self.hidden[:, mine] = self.reader.step(self.hidden[:, mine], batch)
+
+        side_by_side(advanced, Sampler(lengths, np.ones_like(lengths), *READ_TOGETHER).in_order())
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,6 @@ class StreamedPredictor(Clocked):
         """Where days are read."""
         return self.state.zone
 
-    @torch.inference_mode()
     def read(self, buyers: pl.DataFrame) -> Clocks:
         """What the network says of each buyer, in float64, in the order of the rows."""
         network, rung = self.trained.network, self.state.rung
@@ -214,17 +223,23 @@ class StreamedPredictor(Clocked):
         unit = self.trained.vocabulary.order_value
         assert not isinstance(rung.first, AmortisedLaw)
         readouts = readouts_at([buyers], rung.columns, rung.first, cutoff, unit)
-        context = None
-        if network.readout.context is not None:
-            states, batch = self._at(readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts)))))
-            group = context_group(batch)
-            members = network.readout.hidden(states, batch)
-            context = network.readout.context.summarise(members, group, len(group))
-        parts = []
-        for begin in range(0, len(readouts), READOUTS_PER_BATCH):
-            some = np.arange(begin, min(begin + READOUTS_PER_BATCH, len(readouts)))
-            parts.append(network.read(*self._at(readouts.take(some)), context))
-        return joined(parts, torch.from_numpy(np.argsort(by_customer(buyers))))
+        context = self._context(readouts.take(np.arange(min(CONTEXT_CUSTOMERS, len(readouts)))))
+        everybody = np.arange(len(readouts))
+        batches = np.split(everybody, everybody[READOUTS_PER_BATCH::READOUTS_PER_BATCH])
+        said = said_in_batches(
+            lambda some: network.read(*self._at(readouts.take(some)), context),
+            batches,
+            lambda some: some,
+            True,
+        )
+        return joined([said], torch.from_numpy(np.argsort(by_customer(buyers))))
+
+    @one_thread()
+    @torch.inference_mode()
+    def _context(self, readouts: Readouts) -> Tensor | None:
+        """What the network is told of the base, as `context_of` has it; None where it asks for nothing."""
+        network = self.trained.network
+        return None if network.readout.context is None else network.summarise(*self._at(readouts))
 
     def _at(self, readouts: Readouts) -> tuple[Tensor, Batch]:
         """States (R, width) of readouts, and a batch without tokens of what else is known there."""

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
-from retinue.models.attention import Layout, attend, layout, rotate, turns
+from retinue.models.attention import attend, layout, rotate, turns
 
 PADDING_LIMIT = 4  # a table this many times as large as its tokens costs more than several of like lengths
 ROTARY_EXPONENTS = (1.0, 12.0)  # turns of 2 to 4,096 summed log1p days
@@ -100,30 +99,6 @@ class GRUEncoder(nn.Module):
         again = self.recompute and not self.gru.dropout
         states: Tensor = remade(self.gru, again, table.pad(x))[0]
         return table.unpad(states)
-
-    def start(self, customers: int) -> Tensor:
-        """The state before any token, (layers, customers, width)."""
-        weight = next(self.gru.parameters())
-        return weight.new_zeros(self.gru.num_layers, customers, self.gru.hidden_size)
-
-    def advance(self, state: Tensor, x: Tensor, cu_seqlens: Tensor, max_len: int) -> Tensor:
-        """The state (layers, C, width) after the new tokens x (N, width); customers without any keep theirs."""
-        return self._stepped(x, layout(cu_seqlens, len(x), max_len), state)[1]
-
-    def _stepped(self, x: Tensor, table: Layout, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Every token's output and every customer's last state, without padding."""
-        state = self.start(table.customers).to(x.dtype) if state is None else state
-        by_length = table.lengths.argsort(descending=True, stable=True)
-        rank = torch.empty_like(by_length).index_copy(
-            0, by_length, torch.arange(len(by_length), device=x.device)
-        )
-        row, place = table.slot // table.longest, table.slot % table.longest
-        sizes = torch.bincount(place, minlength=table.longest)  # customers that have a token at each place
-        index = (sizes.cumsum(0) - sizes)[place] + rank[row]
-        active = by_length[: int(sizes[0])]
-        packed = PackedSequence(torch.empty_like(x).index_copy(0, index, x), sizes.cpu())
-        out, last = self.gru(packed, state.index_select(1, active))
-        return out.data.index_select(0, index), state.index_copy(1, active, last)
 
 
 class TransformerEncoder(nn.Module):

@@ -212,6 +212,10 @@ class Network(nn.Module):
         states: Tensor = self.encoder(embedded, batch.gaps[:, 0], batch.cu_seqlens, longest)
         return states
 
+    def states_at(self, batch: Batch, max_len: int | None = None) -> Tensor:
+        """The state after the last token of each of the batch's R readouts, (R, width)."""
+        return self.states(batch, max_len).index_select(0, batch.at)
+
     def read(self, states: Tensor, batch: Batch, context: Tensor | None = None) -> Clocks:
         """The future of R readouts whose states (R, width) are known; the batch's tokens are not looked at."""
         free = self.shape.free_clocks
@@ -222,33 +226,12 @@ class Network(nn.Module):
         anchor = batch.anchor if free else None
         return clocks_from(self.readout(states, batch, context), self.power_raw[0], anchor, free)
 
-    def summarise(self, batch: Batch, max_len: int | None = None) -> Tensor:
-        """The context that the readouts of a batch make for their groups, (R, INDUCING, READ_WIDTH)."""
+    def summarise(self, states: Tensor, batch: Batch) -> Tensor:
+        """The context that R readouts, whose states are known, make for their groups, (R, INDUCING, READ_WIDTH)."""
         if self.readout.context is None:
             raise InputError("model: context must be true to summarise a base, not false")
-        states = self.states(batch, max_len).index_select(0, batch.at)
         group = context_group(batch)
         return self.readout.context.summarise(self.readout.hidden(states, batch), group, len(group))
-
-    def start(self, customers: int) -> Tensor:
-        """The streaming state before any token, (layers, customers, width); its last layer is what `read` takes."""
-        return self._streaming().start(customers)
-
-    def step(self, state: Tensor, batch: Batch, max_len: int | None = None) -> Tensor:
-        """The state (layers, C, width) after a batch of new tokens only; costs nothing per token already seen.
-
-        Customers without new tokens keep their state. Only a GRU can do this.
-        """
-        encoder = self._streaming()
-        longest = longest_of(batch.cu_seqlens) if max_len is None else max_len
-        return encoder.advance(state, self.embed(batch), batch.cu_seqlens, longest)
-
-    def _streaming(self) -> GRUEncoder:
-        if not isinstance(self.encoder, GRUEncoder):
-            raise InputError(
-                f"model: encoder must be gru to stream, not {self.shape.encoder.value}. Set model=gru."
-            )
-        return self.encoder
 
 
 def _scalar_power(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: object) -> None:

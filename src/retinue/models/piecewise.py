@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -100,3 +101,45 @@ class PiecewiseLinear(nn.Module):
         finite = torch.nan_to_num(values.float(), nan=_NULL, neginf=_LOWEST)
         # in place: three passes over the largest table of a readout
         return (finite[..., None] - self.lower).mul_(self.slope).clamp_(0.0, 1.0).flatten(1)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The product of piecewise-linear codes and a matrix, as two rows of a table per number: where it is linear between.
+
+    Attributes:
+        table: (columns * (B + 1), out), of each column the sums at its B edges, then the row of null.
+        lower: (columns, B - 1) where each bin begins; one that a column does not have begins with the next it has.
+        begin: (columns, B - 1) as `lower`, 0 where there is none.
+        slope: (columns, B - 1).
+    """
+
+    table: Tensor
+    lower: Tensor
+    begin: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, codes: PiecewiseLinear, weight: Tensor) -> Lookup:
+        """Of a layer's weight (out, codes.width), in its precision."""
+        columns, bins = codes.lower.shape
+        by_code = weight.T.reshape(columns, bins, len(weight))
+        begin, slope = codes.lower[:, :-1].to(weight.device), codes.slope[:, :-1].to(weight.device)
+        there = slope > 0
+        sums = (by_code[:, :-1] * there[..., None]).cumsum(1)
+        table = torch.cat([torch.zeros_like(by_code[:, :1]), sums, by_code[:, -1:]], 1)
+        lower = torch.where(there, begin, torch.inf).flip(1).cummin(1).values.flip(1)
+        return cls(table.flatten(0, 1), lower, begin, slope)
+
+    def __call__(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, columns), NaN where null, to rows of the table and their weights, both (rows, 2 * columns)."""
+        number = values.float().T.contiguous()
+        null = number.isnan()
+        number = torch.nan_to_num(number, nan=_NULL, neginf=_LOWEST)
+        below = torch.searchsorted(self.lower, number, right=True).sub_(1).clamp_(min=0)
+        begin, slope = self.begin.gather(1, below), self.slope.gather(1, below)
+        above = number.sub_(begin).mul_(slope).clamp_(0.0, 1.0)
+        columns, bins = self.lower.shape
+        first = torch.arange(columns, device=below.device)[:, None] * (bins + 2)
+        low = first + torch.where(null, bins + 1, below)
+        return torch.cat([low, torch.where(null, low, low + 1)]).T, torch.cat([1 - above, above]).T

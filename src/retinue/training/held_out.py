@@ -47,7 +47,7 @@ def held_out(network: Network, data: Resident, neutral: Tensor, order_value: flo
     for days in HORIZONS:
         for part, whole in _parts(data, days, network.shape.context):
             assert part.batch.targets is not None
-            states = network.states(part.batch, part.max_len).index_select(0, part.batch.at)
+            states = network.states_at(part.batch, part.max_len)
             alike = neutral.to(data.device).expand(len(states), -1)
             said = {
                 NETWORK: network.read(states, part.batch),

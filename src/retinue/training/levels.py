@@ -77,7 +77,7 @@ def settle_shapes(network: Network, held: Resident, mixed: bool) -> None:
     with torch.no_grad():
         for part in judged_parts(held, None, mixed):
             assert part.batch.targets is not None
-            states = network.states(part.batch, part.max_len).index_select(0, part.batch.at)
+            states = network.states_at(part.batch, part.max_len)
             said.append(network.read(states, part.batch))
             seen.append(part.batch.targets)
     by = torch.zeros((), device=held.device, requires_grad=True)
