@@ -34,7 +34,7 @@ from retinue.events.store import Store
 from retinue.features import build
 from retinue.models.btyd import fit
 from retinue.models.statistics import statistics_of
-from retinue.models.work import forward_operations, training_operations
+from retinue.models.work import scoring_operations, training_operations
 from retinue.options import Encoder, Engine, ModelOptions, Rung, TrainingOptions
 from retinue.sequences.resident import resident
 from retinue.sequences.tokens import write_tokens
@@ -172,7 +172,7 @@ def of_network(device: torch.device) -> list[Work]:
     made.append(
         Work(
             f"scoring, {customers:,} customers of ten events", weights + 8 * 4.0 * MODEL.width * of_each.sum(),
-            forward_operations(network, of_each, customers), _median(partial(scored, network, rows)),
+            scoring_operations(network, of_each, customers), _median(partial(scored, network, rows)),
         )
     )  # fmt: skip
     return made

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from retinue.models.encoders import TransformerEncoder
-from retinue.models.network import Network
+from retinue.models.encoders import GRUEncoder, TransformerEncoder
+from retinue.models.network import CALENDAR, Network
 
 BACKWARD = 2.0  # a product's two gradients are two products of its size
 
@@ -31,6 +31,18 @@ def forward_operations(network: Network, lengths: npt.NDArray[np.int64], readout
         pairs = float((lengths * (lengths + 1) // 2).sum())  # of a query and a key not after it
         operations += 4.0 * network.shape.width * len(network.encoder.blocks) * pairs
     return operations
+
+
+def scoring_operations(network: Network, lengths: npt.NDArray[np.int64], readouts: int) -> float:
+    """Those that a forecast on a CPU needs: no next event, and of a GRU's embedding and first input only the calendar's.
+
+    Arguments as `forward_operations`.
+    """
+    left_out = _weights(network.next_event)
+    if isinstance(network.encoder, GRUEncoder):
+        gates = network.encoder.gru.weight_ih_l0
+        left_out += _weights(network.embed.plain, network.embed.code_out) + gates.numel() - CALENDAR * len(gates)
+    return forward_operations(network, lengths, readouts) - 2.0 * left_out * float(lengths.sum())
 
 
 def training_operations(network: Network, lengths: npt.NDArray[np.int64], readouts: int) -> float:
