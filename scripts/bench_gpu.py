@@ -28,18 +28,9 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 from rich.table import Table
 
-from retinue.accel import (
-    EngineChoice,
-    KMeansPlan,
-    KMeansWay,
-    choose_engine,
-    collect,
-    fit_as_planned,
-    kmeans,
-    matmul_rate,
-    memory_report,
-    to_torch,
-)
+from retinue.accel.devices import matmul_rate, memory_report
+from retinue.accel.engine import EngineChoice, choose_engine, collect, to_torch
+from retinue.accel.kmeans import KMeansPlan, KMeansWay, fit_as_planned, kmeans
 from retinue.config import resolve
 from retinue.features import build
 from retinue.features.table import Collect
@@ -63,7 +54,7 @@ from retinue.worlds import write_world
 ROOT = Path(__file__).parents[1]
 MOST_SECONDS = 570
 TEST_SECONDS = 240
-TESTS = ("tests/models", "tests/training", "tests/forecasting/test_scoring.py", "tests/test_accel.py")
+TESTS = ("tests/models", "tests/training", "tests/forecasting/test_scoring.py", "tests/accel")
 TESTS_OF_CUDF = ("tests/parity",)
 PACKAGES = ("polars", "cudf-polars-cu13", "cudf-polars-cu12", "cuml-cu13", "cuml-cu12", "xgboost")
 LARGE = {

@@ -22,7 +22,8 @@ from rich.table import Table
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from retinue.accel import EngineChoice, kmeans
+from retinue.accel.engine import EngineChoice
+from retinue.accel.kmeans import kmeans
 from retinue.options import Engine
 
 Matrix = NDArray[np.float64]

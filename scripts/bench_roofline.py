@@ -27,7 +27,9 @@ from bench_train import made_network, made_task, scored, scored_base  # type: ig
 from rich.console import Console
 from rich.table import Table
 
-from retinue.accel import EngineChoice, kmeans, matmul_rate
+from retinue.accel.devices import matmul_rate
+from retinue.accel.engine import EngineChoice
+from retinue.accel.kmeans import kmeans
 from retinue.config import resolve
 from retinue.events.prepare import prepare
 from retinue.events.store import Store

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from retinue.accel import matmul_rate
+from retinue.accel.devices import matmul_rate
 from retinue.forecasting.clocked import said_of_all
 from retinue.models import clocks as law
 from retinue.models.clocks import neutral_raw

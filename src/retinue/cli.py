@@ -203,7 +203,7 @@ def _show_scored(run: Run, done: Scored) -> None:
 
 def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:
     """What the network took and how well it did on the customers held out, from the first process alone."""
-    from retinue.accel import process_rank
+    from retinue.accel.processes import process_rank
 
     if process_rank() == 0:
         card = predictor.trained.card
@@ -217,7 +217,7 @@ def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPred
 
 def _show_pretrain(folder: Path, found: Pretrained) -> None:
     """How the base model does on held-out families, from the first process alone."""
-    from retinue.accel import process_rank
+    from retinue.accel.processes import process_rank
 
     if process_rank() == 0:
         card = found.trained.card

@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import choose_engine, collect, memory_report
+from retinue.accel.devices import memory_report
+from retinue.accel.engine import choose_engine, collect
 from retinue.cluster import spread_of
 from retinue.config import as_yaml
 from retinue.decisions.acquisition import acquisition, top_buys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinue.accel import process_rank
+from retinue.accel.processes import process_rank
 from retinue.options import Options, Tracking
 from retinue.pretraining.fit import pretrain
 from retinue.pretraining.pretrained import Pretrained

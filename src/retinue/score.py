@@ -10,7 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import choose_engine, process_count, process_rank, torch_device
+from retinue.accel.devices import torch_device
+from retinue.accel.engine import choose_engine
+from retinue.accel.processes import process_count, process_rank
 from retinue.cluster import HERE, Spread, spread_of
 from retinue.decisions.causes_in_shards import reasons_in_shards
 from retinue.events.store import write_table, write_text

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from retinue.accel import process_rank
+from retinue.accel.processes import process_rank
 from retinue.forecasting.rungs import SEQUENCES, fit_rung, training_at
 from retinue.forecasting.saved import save_rung
 from retinue.forecasting.sequence import SequencePredictor

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retinue.accel import EngineChoice
+from retinue.accel.engine import EngineChoice
 from retinue.config import resolve
 from retinue.evaluation.comparison import ALL_ZERO
 from retinue.evaluation.folds import check_origins, past_of, rolling_origins, scrambled_after

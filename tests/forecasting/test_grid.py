@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from retinue.accel import choose_engine
+from retinue.accel.engine import choose_engine
 from retinue.evaluation.folds import past_of, scrambled_after
 from retinue.forecasting.grid import Grid, grid_at, layout
 from retinue.forecasting.trees import share_of

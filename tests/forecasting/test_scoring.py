@@ -16,7 +16,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from retinue.accel import one_thread
+from retinue.accel.processes import one_thread
 from retinue.forecasting import clocked, scoring
 from retinue.forecasting.intervals import COVERAGE, fit_levels, groups, tier_edges
 from retinue.forecasting.rungs import Scorer

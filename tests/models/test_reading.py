@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from retinue.accel import one_thread
+from retinue.accel.processes import one_thread
 from retinue.models import reading
 from retinue.models.clocks import expected_orders, survival
 from retinue.models.network import Network

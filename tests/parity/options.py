@@ -1,4 +1,4 @@
-"""What `accel.py` asks of cudf-polars 26.10 and RMM, held against the packages themselves. Needs no GPU."""
+"""What `accel/` asks of cudf-polars 26.10 and RMM, held against the packages themselves. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.accel import SPILL_DEVICE_LIMIT, cudf_engine, numbers_of, translated
+from retinue.accel.engine import SPILL_DEVICE_LIMIT, cudf_engine, numbers_of, translated
 
 DEVICE_BYTES = 80_000_000_000
 SPILL_VARIABLE = "RAPIDSMPF_SPILL_DEVICE_LIMIT"

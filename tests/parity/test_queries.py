@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from polars.testing import assert_frame_equal
 
-from retinue.accel import cudf_engine
+from retinue.accel.engine import cudf_engine
 from retinue.features import CATALOGUE, Family, features_at
 from scripts import gpu_plan
 from tests.features.histories import CUTOFF, ZONE, history, table

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from retinue.accel import process_count
+from retinue.accel.processes import process_count
 from retinue.config import resolve
 from retinue.options import Options
 from retinue.pretraining import fit

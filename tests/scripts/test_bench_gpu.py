@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from retinue.accel import EngineChoice
+from retinue.accel.engine import EngineChoice
 from retinue.options import Engine
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from retinue.accel import choose_engine
+from retinue.accel.engine import choose_engine
 from retinue.evaluation.realised import realised
 from retinue.forecasting.grid import Grid, grid_at
 from retinue.forecasting.trees import usable

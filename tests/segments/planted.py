@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from retinue.accel import EngineChoice
+from retinue.accel.engine import EngineChoice
 from retinue.options import Engine, SegmentOptions
 
 CUTOFF = datetime(2014, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)

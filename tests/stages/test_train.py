@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.accel import process_rank
+from retinue.accel.processes import process_rank
 from retinue.cli import main
 from retinue.training import fit as fitting
 from tests.stages.runs import training_words

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinue.accel import process_count
+from retinue.accel.processes import process_count
 from retinue.config import resolve
 from retinue.models.clocks import WIDTH
 from retinue.models.network import Network

@@ -55,7 +55,7 @@ def test_data_that_stay_on_the_host_teach_the_same(recompute: bool, monkeypatch:
         small(steps=12, buckets=4), trainer=TrainerOptions(accelerator=Accelerator.gpu, compile=False)
     )
     expected = fit_network(task(), plain)
-    monkeypatch.setattr("retinue.accel.STORE_SHARE", 0.0)
+    monkeypatch.setattr("retinue.accel.devices.STORE_SHARE", 0.0)
     made = task()
     assert resident(made.tokens, made.readouts, made.vocabulary, made.season, "cuda").home.type == "cpu"
     thrifty = replace(plain.trainer, recompute=recompute, accumulate=2 if recompute else 1)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.accel import EngineChoice, choose_engine, collect
+from retinue.accel.engine import EngineChoice, choose_engine, collect
 from retinue.evaluation.comparison import ALL_ZERO, Entry, Folds, compare
 from retinue.evaluation.folds import PastStore, past_of, scrambled_after
 from retinue.evaluation.metrics import churn_auroc

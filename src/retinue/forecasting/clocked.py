@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from retinue.accel import one_thread, side_by_side
+from retinue.accel.processes import one_thread, side_by_side
 from retinue.forecasting.outlook import Array, Outlook, Values, logit
 from retinue.models import clocks as law
 from retinue.models.btyd import LONGEST_WAIT_DAYS

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from retinue.accel import EngineChoice, collect
+from retinue.accel.engine import EngineChoice, collect
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store, buyer_codes
 from retinue.events.timeline import days_before, history

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retinue.accel import one_thread
+from retinue.accel.processes import one_thread
 from retinue.models.btyd import Histories, OrderForecast, OrderModel, predict
 
 Array = NDArray[np.float64]

@@ -12,7 +12,8 @@ from typing import assert_never
 import numpy as np
 import polars as pl
 
-from retinue.accel import choose_engine, collect, xgboost_device
+from retinue.accel.devices import xgboost_device
+from retinue.accel.engine import choose_engine, collect
 from retinue.events.store import Store
 from retinue.events.timeline import history
 from retinue.features.query import available_at, features_at

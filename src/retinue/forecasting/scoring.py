@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
-from retinue.accel import training_device
+from retinue.accel.devices import training_device
 from retinue.cluster import HERE, Spread
 from retinue.events.store import Store, buyer_codes, write_table, write_text
 from retinue.events.timeline import history

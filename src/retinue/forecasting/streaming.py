@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retinue.accel import one_thread, side_by_side
+from retinue.accel.processes import one_thread, side_by_side
 from retinue.events.store import written_whole
 from retinue.events.timeline import is_after, is_known
 from retinue.forecasting.clocked import (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from retinue.accel import one_thread
+from retinue.accel.processes import one_thread
 
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """(parameters (k,), columns (c, rows)) -> log-likelihood (rows,)."""

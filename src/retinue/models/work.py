@@ -40,8 +40,10 @@ def scoring_operations(network: Network, lengths: npt.NDArray[np.int64], readout
     """
     left_out = _weights(network.next_event)
     if isinstance(network.encoder, GRUEncoder):
-        gates = network.encoder.gru.weight_ih_l0
-        left_out += _weights(network.embed.plain, network.embed.code_out) + gates.numel() - CALENDAR * len(gates)
+        gates = network.encoder.gru.all_weights[0][0]
+        left_out += (
+            _weights(network.embed.plain, network.embed.code_out) + gates.numel() - CALENDAR * len(gates)
+        )
     return forward_operations(network, lengths, readouts) - 2.0 * left_out * float(lengths.sum())
 
 

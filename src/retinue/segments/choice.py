@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import adjusted_rand_score
 
-from retinue.accel import EngineChoice, kmeans
+from retinue.accel.engine import EngineChoice
+from retinue.accel.kmeans import kmeans
 from retinue.options import SegmentOptions
 from retinue.segments.model import nearest_rows
 from retinue.segments.scaling import Matrix

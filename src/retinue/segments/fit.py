@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from retinue.accel import EngineChoice
+from retinue.accel.engine import EngineChoice
 from retinue.options import SegmentOptions
 from retinue.schema import (
     CUSTOMER,

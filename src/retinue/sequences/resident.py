@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinue.accel import data_device
+from retinue.accel.devices import data_device
 from retinue.events.timeline import is_known
 from retinue.sequences.batches import Batch, Targets
 from retinue.sequences.futures import Future, Start, future_of

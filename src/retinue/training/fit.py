@@ -15,7 +15,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from retinue.accel import matmul_rate
+from retinue.accel.devices import matmul_rate
 from retinue.events.store import write_table, write_text
 from retinue.models.clocks import TIMESCALES, neutral_raw
 from retinue.models.network import Network, NetworkShape

@@ -13,7 +13,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from retinue.accel import choose_precision, float32_products, training_device
+from retinue.accel.devices import choose_precision, float32_products, training_device
 from retinue.options import Strategy as Asked
 from retinue.options import TrainerOptions, TrainingOptions
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from retinue.accel import side_by_side
+from retinue.accel.processes import side_by_side
 
 
 @pytest.mark.parametrize(
