@@ -13,19 +13,10 @@ import polars as pl
 import pytest
 
 from retinue.events.timeline import history
-from retinue.sequences import behaviour
-from retinue.sequences.behaviour import (
-    NAMES,
-    SUMMARY,
-    Behaviour,
-    Sums,
-    Units,
-    Worth,
-    behaviour_at,
-    summary_of,
-    units_of,
-)
+from retinue.sequences.base_sums import SUMMARY, Sums, Worth, summary_of
+from retinue.sequences.behaviour import NAMES, Behaviour, behaviour_at
 from retinue.sequences.tokens import Tokens, tokens_of
+from retinue.sequences.units import Units, counts_of, units_of
 from retinue.worlds import simulate
 from retinue.worlds.kinds import Kind, spec_of
 from retinue.worlds.spec import Spec
@@ -139,11 +130,11 @@ def test_the_sample_behind_medians_follows_from_the_customers_alone(
 ) -> None:
     """Few values are held, and they are the same ones however the base is cut up and in whatever order it is read."""
     tokens, _, _ = read(events)
-    monkeypatch.setattr(behaviour, "MOST_SAMPLED", 150)
+    monkeypatch.setattr("retinue.sequences.units.MOST_SAMPLED", 150)
 
     def held(count: int, order: int) -> list[tuple[int, list[float]]]:
         parts = [tokens.take(np.flatnonzero(tokens.customer % count == i)) for i in range(count)][::order]
-        counts = reduce(add, (behaviour.counts_of(part, CUTOFF) for part in parts))
+        counts = reduce(add, (counts_of(part, CUTOFF) for part in parts))
         return [(one.zeros, np.sort(one.value).tolist()) for one in (counts.values, counts.gaps)]
 
     whole = held(1, 1)

@@ -28,9 +28,10 @@ from retinue.options import Encoder, Options
 from retinue.pretraining.pretrained import LAW, Pretrained, save_law
 from retinue.pretraining.reading import READOUT_NAMES, Reading, readouts_of
 from retinue.schema import CUSTOMER, CUTOFF, InputError
-from retinue.sequences.behaviour import behaviour_at, units_of
+from retinue.sequences.behaviour import behaviour_at
 from retinue.sequences.readouts import Readouts
 from retinue.sequences.tokens import Ints, Tokens
+from retinue.sequences.units import units_of
 from retinue.sequences.vocabulary import BINS, Vocabulary, fit_vocabulary
 from retinue.training.checkpoint import Trained, edges_tensor
 from retinue.training.fit import Task, fit_network

@@ -23,8 +23,10 @@ from retinue.models.clocks import Clocks
 from retinue.pretraining.pretrained import Pretrained, load_pretrained
 from retinue.pretraining.reading import Reading, law_inputs, reading_of, readouts_of
 from retinue.schema import CUSTOMER, InputError
-from retinue.sequences.behaviour import Counts, Sums, Units, behaviour_at, counts_of
+from retinue.sequences.base_sums import Sums
+from retinue.sequences.behaviour import behaviour_at
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
+from retinue.sequences.units import Counts, Units, counts_of
 from retinue.sequences.vocabulary import Vocabulary
 from retinue.training.checkpoint import CARD, Trained
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from retinue.events.store import written_whole
 from retinue.models.amortised import AmortisedLaw
 from retinue.schema import InputError
-from retinue.sequences.behaviour import SUMMARY
+from retinue.sequences.base_sums import SUMMARY
 from retinue.training.checkpoint import Trained, load_checkpoint
 
 LAW = "law.safetensors"

@@ -15,16 +15,10 @@ from retinue.models.btyd import Histories, ParetoNBD
 from retinue.models.clocks import ANCHOR_DAYS, anchor_of
 from retinue.models.sequence_losses import LEAST_VALUE
 from retinue.schema import AMOUNT, KNOWN_EVENT_TYPES
-from retinue.sequences.behaviour import (
-    NAMES,
-    SUMMARY,
-    Behaviour,
-    Sums,
-    Units,
-    Worth,
-    summary_of,
-)
+from retinue.sequences.base_sums import SUMMARY, Sums, Worth, summary_of
+from retinue.sequences.behaviour import NAMES, Behaviour
 from retinue.sequences.readouts import Readouts
+from retinue.sequences.units import Units
 from retinue.sequences.vocabulary import Vocabulary
 
 FIRST_DAYS = (30, 365)  # horizons at which the network is told what the law says

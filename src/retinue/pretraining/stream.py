@@ -18,10 +18,12 @@ from retinue.pretraining.reading import (
     reading_of,
     readouts_of,
 )
+from retinue.sequences.base_sums import summary_of
 from retinue.sequences.batches import Batch, Targets
-from retinue.sequences.behaviour import Behaviour, Units, behaviour_at, summary_of, units_of
+from retinue.sequences.behaviour import Behaviour, behaviour_at
 from retinue.sequences.resident import resident
 from retinue.sequences.tokens import Tokens, tokens_of
+from retinue.sequences.units import Units, units_of
 from retinue.sequences.vocabulary import Vocabulary
 from retinue.training.module import Part, Step
 from retinue.worlds import simulate

@@ -1,49 +1,25 @@
-"""What a base that was never trained on tells at a cutoff: each customer's buying in numbers without units, and the base's.
+"""What customers of a base that was never trained on have done by a cutoff, in numbers without units.
 
-Everything is computed from tokens alone, in sums, so that shards of a base can be read one after the other.
+Everything is computed from tokens alone, and what concerns the whole base in sums, so that its shards can be read one
+after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, reduce
-from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retinue.events.timeline import is_known
 from retinue.schema import ORDER, REFUND
-from retinue.sequences.readouts import local_day
-from retinue.sequences.season import Season
+from retinue.sequences.base_sums import LEAST_VALUE, Sums, grid_of
 from retinue.sequences.tokens import Tokens
-from retinue.sequences.vocabulary import middle
+from retinue.sequences.units import WINDOWS, Floats, Ints, Units
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-WINDOWS = (30, 90, 180, 365, 730)  # days before the cutoff
-PARTS = (8, 4, 2)  # of the base's history, likewise
 CONTACT_WINDOWS = (30, 90)
-LEAST_VALUE = 0.02  # median orders
 LEAST_DAYS = 0.5
-MOST_SAMPLED = 1_000_000  # values behind a median
-HALF_CODE = 31  # binary digits of a customer's code; shards are told by the lower ones
-BY_FREQUENCY = (1, 2, 3, 5, 9, 17)  # repeat days from which a row of the grid begins
-BY_SILENCE = (0.1, 0.3, 0.6)
-BY_AGE = (0.25, 0.6)
-GRID = (len(BY_FREQUENCY) + 1) * (len(BY_SILENCE) + 1) * (len(BY_AGE) + 1)
-CREDIBILITY = (0.1, 20.0)  # orders that the base's mean order value may weigh as
-_ALL = (*(f"{days}" for days in WINDOWS), *(f"1_{part}" for part in PARTS))
-SUMMARY = (
-    "log_customers", "log_span", "one_time", "frequency", "frequency_square", "three_or_more", "ten_or_more", "own_rate",
-    "recency_share", "recency_share_square", "age_of_one_time", "log_frequency",
-    *(f"rate_{name}" for name in _ALL), *(f"trend_{days}" for days in WINDOWS), *(f"active_{name}" for name in _ALL),
-    *(f"came_{name}" for name in _ALL),
-    "gap_deviation", "gap", "value_weight", "value_deviation", "refund_share", "early", "season", "week", "contacts",
-)  # fmt: skip
 NAMES = (
     "log_orders", "log_age", "log_silence", "silence_share", "silence_in_gaps", "recency_share",
     *(f"log_orders_{days}" for days in WINDOWS),
@@ -76,81 +52,6 @@ class Behaviour:
     transactions: Floats
     gross: Floats
     sums: Sums
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over the customers of a base at a cutoff; those of parts of a base add up to those of the whole.
-
-    Windows are `WINDOWS`, then the last 1/8, 1/4 and 1/2 of the history; W of them.
-
-    Attributes:
-        customers: Who have ordered.
-        moments: (10,) sums over customers: frequency, its square, nobody came back, five or more, and so on.
-        orders: (W,) days with a repeat order in each window.
-        exposure: (W,) customer-days in it after first orders.
-        older: (W,) customers who were there before it began.
-        active: (W,) those of them who ordered in it.
-        came: (W,) customers whose first order fell in it.
-        gaps: (4,) customers with two gaps or more, their squared log deviations and degrees of freedom, sum of log means.
-        values: (6,) orders of known amount and customers with one, sums behind the variances within and between.
-        refunds: (2,) money paid back, and gross.
-        early: First orders in the first eighth of the history.
-        grid: (GRID,) customers by repeat days, by silence as a share of age, and by age as a share of the history.
-        contacts: Tokens that are no order or refund.
-    """
-
-    customers: Floats
-    moments: Floats
-    orders: Floats
-    exposure: Floats
-    older: Floats
-    active: Floats
-    came: Floats
-    gaps: Floats
-    values: Floats
-    refunds: Floats
-    early: Floats
-    contacts: Floats
-    grid: Floats
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
-
-
-@dataclass(frozen=True)
-class Units:
-    """What a base counts in at a cutoff.
-
-    Attributes:
-        first_day: Local days since 1970 of its first order.
-        cutoff_day: Of the cutoff.
-        order_value: Median amount of an order, account currency.
-        gap_days: Median days between a customer's events that lie apart.
-        order_counts: Orders of each local day since 1970.
-    """
-
-    first_day: int
-    cutoff_day: int
-    order_value: float
-    gap_days: float
-    order_counts: Ints
-
-    @property
-    def span(self) -> float:
-        """Days of history."""
-        return max(float(self.cutoff_day - self.first_day), 1.0)
-
-    @cached_property
-    def season(self) -> Season:
-        """Of its orders."""
-        days = np.flatnonzero(self.order_counts)
-        return Season.of_counts(days, self.order_counts[days], self.cutoff_day)
-
-    @property
-    def windows(self) -> tuple[float, ...]:
-        """Days of each window of `Sums`."""
-        return (*(float(days) for days in WINDOWS), *(self.span / part for part in PARTS))
 
 
 def behaviour_at(tokens: Tokens, cutoff: datetime, units: Units) -> Behaviour:
@@ -353,191 +254,5 @@ def _sums(
         refunds=np.array([rest[0], value.gross.sum()]),
         early=np.array(float((age > units.span * 7 / 8).sum())),
         contacts=np.array(rest[1]),
-        grid=_grid(frequency, (age - recency) / np.maximum(age, 1), age / units.span),
+        grid=grid_of(frequency, (age - recency) / np.maximum(age, 1), age / units.span),
     )
-
-
-def _grid(frequency: Floats, silence: Floats, age: Floats) -> Floats:
-    cell = np.zeros(len(frequency), np.int64)
-    for values, edges in ((frequency, BY_FREQUENCY), (silence, BY_SILENCE), (age, BY_AGE)):
-        cell = cell * (len(edges) + 1) + np.digitize(values, edges)
-    return np.bincount(cell, minlength=GRID).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Worth:
-    """How much the base's mean order value weighs against a customer's own (Bühlmann credibility, by moments)."""
-
-    mean: float
-    weight: float
-    within: float
-
-    @classmethod
-    def of(cls, sums: Sums) -> Worth:
-        """Within and between variances by analysis of variance."""
-        orders, customers, squares, means, square_means, inverse = (float(each) for each in sums.values)
-        if not customers:
-            return cls(1.0, CREDIBILITY[1], 1.0)
-        mean = means / customers
-        within = squares / max(orders - customers, 1.0)
-        between = square_means / customers - mean**2 - within * inverse / customers
-        low, high = CREDIBILITY
-        weight = float(np.clip(within / max(between, 1e-6), low, high))
-        return cls(max(mean, LEAST_VALUE), weight, within / mean**2)
-
-    def own_mean(self, transactions: Floats, gross: Floats) -> Floats:
-        """Mean gross value of an order of each customer, median orders."""
-        return (gross + self.weight * self.mean) / (transactions + self.weight)
-
-
-def summary_of(sums: Sums, units: Units) -> NDArray[np.float32]:
-    """The base at a cutoff in numbers without units, (len(SUMMARY),), NaN where the history is too short to tell.
-
-    Args:
-        sums: over all its customers.
-        units: of the base.
-    """
-    n = max(float(sums.customers), 1.0)
-    spans = np.array(units.windows)
-    told = spans <= units.span
-    few = 0.5
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rates = np.log((sums.orders + few) / (sums.exposure + few * 30))
-        active = np.log((sums.active + few) / (sums.older - sums.active + few))
-        came = np.log((sums.came + few) / n)
-        one_time = (sums.moments[2] + few) / (n + 2 * few)
-        deviation = np.sqrt(sums.gaps[1] / sums.gaps[2]) if sums.gaps[2] > 0 else np.nan
-        mean_gap = sums.gaps[3] / sums.gaps[0] if sums.gaps[0] > 0 else np.nan
-    worth = Worth.of(sums)
-    refunded = float(sums.refunds[0] / sums.refunds[1]) if sums.refunds[1] > 0 else 0.0
-    steady = told & (sums.older > 0)
-    recent, whole = rates[: len(WINDOWS)], rates[-1]
-    columns = [
-        np.log(n),
-        np.log(units.span),
-        np.log(one_time / (1 - one_time)),
-        *(np.log((sums.moments[i] + few) / n) for i in (0, 1, 3, 4)),
-        np.log(sums.moments[5] / n + 1e-6),
-        sums.moments[6] / n,
-        sums.moments[7] / n,
-        sums.moments[8] / max(sums.moments[2], 1.0),
-        sums.moments[9] / n,
-        *np.where(told, rates, np.nan),
-        *np.where(told[: len(WINDOWS)], recent - whole, np.nan),
-        *np.where(steady, active, np.nan),
-        *np.where(told, came, np.nan),
-        deviation,
-        mean_gap,
-        np.log(worth.weight),
-        np.log(worth.within + 0.01),
-        refunded,
-        np.log((float(sums.early) + few) / (n / 8)),
-        np.std(np.log(units.season.week)),
-        np.std(np.log(units.season.weekday)),
-        float(np.log1p(float(sums.contacts) / n)),
-    ]
-    return np.array(columns, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Values of some customers, few enough to hold: of those whose code ends in so many zeros, its lower half apart.
-
-    Which customers they are follows from the whole base alone, not from its order or its shards.
-
-    Attributes:
-        zeros: Binary digits.
-        code: (V,) customer of each value.
-        value: (V,)
-    """
-
-    zeros: int
-    code: Ints
-    value: Floats
-
-    def __add__(self, other: Sample) -> Sample:
-        return Sample(
-            max(self.zeros, other.zeros),
-            np.concatenate([self.code, other.code]),
-            np.concatenate([self.value, other.value]),
-        ).thinned()
-
-    def thinned(self) -> Sample:
-        """The same of fewer customers, where there are more values than are held."""
-        zeros, code, value = self.zeros, self.code, self.value
-        while True:
-            keep = (code >> HALF_CODE) % 2**zeros == 0
-            code, value = code[keep], value[keep]
-            if len(value) <= MOST_SAMPLED or zeros == HALF_CODE - 2:
-                return Sample(zeros, code, value)
-            zeros += 1
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the units of a base are made of; those of parts of a base add up to those of the whole.
-
-    Attributes:
-        first_day: Local days since 1970 of the first order; None where there is none.
-        cutoff_day: Of the cutoff.
-        order_counts: Orders of each local day since 1970.
-        values: Amounts of orders.
-        gaps: Days between events of a customer.
-    """
-
-    first_day: int | None
-    cutoff_day: int
-    order_counts: Ints
-    values: Sample
-    gaps: Sample
-
-    def __add__(self, other: Counts) -> Counts:
-        first = [day for day in (self.first_day, other.first_day) if day is not None]
-        return Counts(
-            min(first, default=None),
-            self.cutoff_day,
-            _added(self.order_counts, other.order_counts),
-            self.values + other.values,
-            self.gaps + other.gaps,
-        )
-
-    @property
-    def units(self) -> Units:
-        """Medians are of a sample of a million values, where there are more."""
-        return Units(
-            first_day=self.cutoff_day if self.first_day is None else self.first_day,
-            cutoff_day=self.cutoff_day,
-            order_value=middle(self.values.value) if len(self.values.value) else 1.0,
-            gap_days=middle(self.gaps.value) if len(self.gaps.value) else 1.0,
-            order_counts=self.order_counts,
-        )
-
-
-def counts_of(tokens: Tokens, cutoff: datetime) -> Counts:
-    """Of all tokens that were known at a cutoff."""
-    day = int(np.floor(local_day(cutoff, tokens.zone)))
-    known = is_known(tokens.available, cutoff)
-    is_order = known & tokens.of_kind(ORDER)
-    none = Sample(0, np.zeros(0, np.int64), np.zeros(0))
-    if not is_order.any():
-        return Counts(None, day, np.zeros(0, np.int64), none, none)
-    code = np.asarray(tokens.customer)[tokens.owner]
-    return Counts(
-        int(tokens.day[is_order].min()),  # campaigns are often older than what is kept of orders
-        day,
-        np.bincount(np.clip(tokens.day[is_order], 0, day), minlength=1),
-        Sample(0, code[is_order], np.asarray(tokens.money)[is_order]).thinned(),
-        Sample(0, code[known], np.expm1(tokens.log_gap[known].astype(np.float64))).thinned(),
-    )
-
-
-def units_of(shards: Iterable[Tokens], cutoff: datetime) -> Units:
-    """Units of a base from all its tokens that were known at a cutoff, read shard by shard."""
-    return reduce(add, (counts_of(tokens, cutoff) for tokens in shards)).units
-
-
-def _added(one: Ints, other: Ints) -> Ints:
-    total = np.zeros(max(len(one), len(other)), np.int64)
-    total[: len(one)] += one
-    total[: len(other)] += other
-    return total
