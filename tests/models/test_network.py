@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retinue.models.clocks import clocks_from, expected_orders, survival
+from retinue.accel.processes import one_thread
+from retinue.models.clocks import ANCHOR, clocks_from, expected_orders, expected_spend, survival
 from retinue.models.network import Network
 from retinue.models.sequence_losses import next_event_loss, next_order_loss, orders_loss, value_loss
 from retinue.options import Encoder
@@ -110,6 +111,27 @@ def test_null_is_told_from_zero() -> None:
     model, batch = shake(network()), batch_of(*BASE)
     zeros = replace(batch, features=batch.features.nan_to_num(-1e9), numbers=batch.numbers.nan_to_num(-1e9))
     assert not same(forecast(model, zeros), forecast(model, batch))
+
+
+@pytest.mark.parametrize("free_clocks", [0, 3])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_readouts_are_told_alike_however_many_there_are(encoder: Encoder, free_clocks: int) -> None:
+    """To 1e-12: the end of a vector is rounded otherwise than its middle."""
+    model = shake(network(encoder, free_clocks=free_clocks))
+    batch = batch_of(*(history(i, 3) for i in range(203)))
+    batch = replace(batch, anchor=torch.randn(203, ANCHOR, generator=torch.Generator().manual_seed(0)))
+    with one_thread(), torch.no_grad():
+        states = model.states_at(batch)
+        whole = model.read(states, batch)
+        for size in (5, 21, 40):
+            rows = slice(100, 100 + size)
+            columns = ("at", "silence", "cutoff_calendar", "features", "base", "group", "anchor")
+            some = replace(batch, **{name: getattr(batch, name)[rows] for name in columns})
+            told = model.read(states[rows], some)
+            for law in (survival, expected_orders, expected_spend):
+                torch.testing.assert_close(
+                    law(told, DAYS.double()), law(whole, DAYS.double())[rows], rtol=1e-12, atol=1e-15
+                )
 
 
 def test_a_base_without_features_codes_or_numbers() -> None:

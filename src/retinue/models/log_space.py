@@ -28,7 +28,10 @@ def log_softplus(x: Tensor) -> Tensor:
     """log(log(1 + exp(x))), about x far below zero and log x far above."""
     low = x < _LOW
     below = x - 0.5 * x.clamp(max=_LOW).exp()
-    return torch.where(low, below, torch.log(functional.softplus(x.clamp(min=_LOW))))
+    near = x.clamp(min=_LOW)
+    # torch's own softplus rounds otherwise at the end of a vector, so that a number would hang on how many there are
+    softplus = 0.5 * (near + near.abs()) + torch.log1p(torch.exp(-near.abs()))
+    return torch.where(low, below, torch.log(softplus))
 
 
 def stirling_rest(z: Tensor) -> Tensor:
