@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import mpmath
 import numpy as np
@@ -204,12 +205,28 @@ def test_value_and_refunds_by_hand() -> None:
     assert head.expected_spend(clocks, row(50.0)).item() == pytest.approx(net.item())
 
 
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 4), slice(3, 52), slice(100, 301)])
+def test_who_else_is_asked_about_changes_no_bit(rows: slice) -> None:
+    mean = torch.rand(
+        401, len(ANCHOR_DAYS), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).cumsum(1)
+    nothing = torch.zeros(401, dtype=torch.float64)
+    whole = head.anchor_of(-mean, 2 * mean, nothing)
+    assert torch.equal(head.anchor_of(-mean[rows], 2 * mean[rows], nothing[rows]), whole[rows])
+    clocks = clocks_from(torch.zeros(401, WIDTH), torch.zeros(()), whole, 3)
+    double = Clocks(**{name: each.double() for name, each in vars(clocks).items()})
+    some = Clocks(**{name: each[rows] if each.ndim else each for name, each in vars(double).items()})
+    for law in (head.survival, head.expected_orders, partial(head.discounted_orders, daily_rate=TEN_PERCENT)):
+        assert torch.equal(law(some, row(7, 90, 365)), law(double, row(7, 90, 365))[rows])
+    assert torch.equal(head.median_wait(some), head.median_wait(double)[rows])
+
+
 def test_horizons_broadcast() -> None:
     clocks, h = some_clocks(1), row(7, 90)
     expected = head.expected_orders(clocks, h)
     assert expected.shape == (5, 2)
-    assert torch.equal(head.expected_orders(clocks, h.expand(5, 2)), expected)
-    assert torch.equal(head.expected_orders(clocks, h[1]), expected[:, 1:])
+    torch.testing.assert_close(head.expected_orders(clocks, h.expand(5, 2)), expected, rtol=1e-13, atol=0)
+    assert torch.equal(head.expected_orders(clocks, h[1]), expected[:, 1:])  # whatever else is asked
     assert head.discounted_orders(clocks, h[1], TEN_PERCENT).shape == (5, 1)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,10 @@ _MOST_MASS = 700.0  # whoever stays away with a chance of e^-700 surely orders
 _LEAST_STEP = 1e-3
 _ROUNDS = 300
 _PACE = 1.9  # below 2 the updates still converge (Lange 1995)
+_CACHED = 2**16  # numbers that a core's cache holds
+_ALIKE = (
+    48  # columns of a product that are added up alike, wherever they stand, are in whole blocks of so many
+)
 _GRID_DAYS = tuple(36_500.0 ** (i / 160) for i in range(161))  # 1 day to a century
 
 
@@ -100,7 +105,7 @@ def anchor_of(log_survival: Tensor, orders: Tensor, log_value: Tensor) -> Tensor
     multiplicative updates (Lee and Seung 2001, theorem 2).
 
     Args:
-        log_survival: (R, J - 1) log P(no order within so many business days).
+        log_survival: (R, J - 1) log P(no order within so many business days), on the host as all three.
         orders: (R, J - 1) orders expected within them.
         log_value: (R,) log mean value of an order, median orders.
     """
@@ -115,16 +120,23 @@ def anchor_of(log_survival: Tensor, orders: Tensor, log_value: Tensor) -> Tensor
 
 def _nearest_weights(wanted: Tensor, phase: Tensor) -> Tensor:
     """Weights ≥ 0, (R, J), whose sums over the clocks are near what is wanted, (R, J - 1), in ratio."""
-    steps = wanted.diff(dim=1, prepend=torch.zeros_like(wanted[:, :1]))
+    # a customer a column: products and powers then take half the time
+    rows = len(wanted)
+    wanted = torch.nn.functional.pad(wanted.T, (0, -rows % _ALIKE), value=1.0).contiguous()
+    steps = wanted.diff(dim=0, prepend=torch.zeros_like(wanted[:1]))
     steps = torch.maximum(steps, _LEAST_STEP * wanted)
     # a start near the end for who orders on at one rate as for who stops; the slowest clock is one that hardly fades
-    weights = torch.cat([steps, steps[:, -1:] * (TIMESCALES[-1] / TIMESCALES[-2])], 1)
-    share = (1 / wanted) @ phase
+    weights = torch.cat([steps, steps[-1:] * (TIMESCALES[-1] / TIMESCALES[-2])])
+    back = phase.T.contiguous()
+    share, said, ratio = back @ (1 / wanted), torch.empty_like(wanted), torch.empty_like(weights)
     for _ in range(_ROUNDS):
         # each horizon weighs as the inverse of what is wanted there, so that it is ratios that count
-        said = weights @ phase.T
-        weights = weights * (((1 / said) @ phase) / share) ** _PACE
-    return weights.clamp(min=1e-30)
+        torch.mm(phase, weights, out=said)
+        torch.mm(back, said.reciprocal_(), out=ratio)
+        ratio.div_(share)
+        np.power(ratio.numpy(), _PACE, out=ratio.numpy())  # in half the time of torch's
+        weights.mul_(ratio)
+    return weights[:, :rows].T.clamp(min=1e-30)
 
 
 def log_hazard_mass(clocks: Clocks, h: Tensor) -> Tensor:
@@ -230,10 +242,15 @@ def median_wait(clocks: Clocks) -> Tensor:
     double = _as_double(clocks)
     low = torch.zeros_like(double.shape_log)[:, None]
     high = torch.full_like(low, LONGEST_WAIT_DAYS)
-    never = survival(double, high) > 0.5
+    weights, paces = double.a_log.exp(), -1 / _timescales(double.a_log)
+
+    def is_early(day: Tensor) -> Tensor:
+        return (weights * torch.expm1(day * paces)).sum(1, keepdim=True) > -math.log(2)
+
+    never = is_early(high)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        early = survival(double, middle) > 0.5
+        early = is_early(middle)
         low, high = torch.where(early, middle, low), torch.where(early, high, middle)
     wait = torch.where(never, torch.full_like(high, torch.nan), high)[:, 0]
     return wait.to(clocks.a_log.dtype)
@@ -320,7 +337,23 @@ def _log_phase(h: Tensor, like: Tensor) -> Tensor:
 def _log_mass(weights_log: Tensor, h: Tensor) -> Tensor:
     """Log Σ w_j φ_j(h), (R, H), of log weights (R, J); -inf, and no gradient, at h = 0."""
     phase = _log_phase(_or_one(h), weights_log)
-    return _where_positive(h, torch.logsumexp(weights_log[:, None, :] + phase, dim=-1), -math.inf)
+    if phase.ndim < 3 or len(phase) == 1:
+        sums = _log_sums(weights_log, phase.reshape(-1, J))
+    else:
+        sums = torch.logsumexp(weights_log[:, None, :] + phase, dim=-1)
+    return _where_positive(h, sums, -math.inf)
+
+
+def _log_sums(weights_log: Tensor, phase_log: Tensor) -> Tensor:
+    """Log Σ w_j φ_j, (R, H), where all rows (R, J) are asked at the same horizons (H, J): few exponentials do.
+
+    As a matrix product it would be sooner done, but a forecast's last bits would follow from the other horizons.
+    """
+    most = weights_log.detach().amax(1, keepdim=True)
+    phase = phase_log.exp()
+    rows = max(1, _CACHED // phase.numel())
+    parts = [(some[:, None] * phase).sum(-1) for some in torch.split((weights_log - most).exp(), rows)]
+    return most + torch.cat(parts).log()
 
 
 def _log_beyond(clocks: Clocks, h: Tensor) -> Tensor:

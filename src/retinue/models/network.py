@@ -132,7 +132,7 @@ class Readout(nn.Module):
         if self.context is not None:
             group = context_group(batch)
             if context is None:
-                context = self.context.summarise(hidden, group, len(group))
+                context = self.context.summarise(hidden, group, _groups(group))
             hidden = hidden + self.context(hidden, context, group)
         raw: Tensor = self.out(self.blocks(hidden))
         return raw
@@ -156,6 +156,11 @@ def context_group(batch: Batch) -> Tensor:
             "batch: group must number the (base, cutoff) of every readout when model.context=true, not None"
         )
     return batch.group
+
+
+def _groups(group: Tensor) -> int:
+    """How many there are; on a GPU, which would have to be waited for, how many there may be."""
+    return len(group) if group.is_cuda or not len(group) else int(group.max()) + 1
 
 
 class Network(nn.Module):
@@ -227,11 +232,11 @@ class Network(nn.Module):
         return clocks_from(self.readout(states, batch, context), self.power_raw[0], anchor, free)
 
     def summarise(self, states: Tensor, batch: Batch) -> Tensor:
-        """The context that R readouts, whose states are known, make for their groups, (R, INDUCING, READ_WIDTH)."""
+        """The context that R readouts, whose states are known, make for their groups, (groups, INDUCING, READ_WIDTH)."""
         if self.readout.context is None:
             raise InputError("model: context must be true to summarise a base, not false")
         group = context_group(batch)
-        return self.readout.context.summarise(self.readout.hidden(states, batch), group, len(group))
+        return self.readout.context.summarise(self.readout.hidden(states, batch), group, _groups(group))
 
 
 def _scalar_power(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: object) -> None:
