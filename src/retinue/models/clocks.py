@@ -351,7 +351,7 @@ def _log_sums(weights_log: Tensor, phase_log: Tensor) -> Tensor:
     """
     most = weights_log.detach().amax(1, keepdim=True)
     phase = phase_log.exp()
-    rows = max(1, _CACHED // phase.numel())
+    rows = max(1, _CACHED // max(1, phase.numel()))
     parts = [(some[:, None] * phase).sum(-1) for some in torch.split((weights_log - most).exp(), rows)]
     return most + torch.cat(parts).log()
 
