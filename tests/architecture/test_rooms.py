@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "schema": set(),
     "options": set(),
     "config": {"schema", "options"},
-    "accel": {"schema", "options", "config"},
+    "accel": {"schema", "options"},
     "cluster": {"schema", "options", "config"},
     "worlds": {"schema"},
     "events": {"schema", "options", "config", "accel", "cluster"},

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from retinue.events.timeline import history, not_yet_known
 from retinue.features.query import features_at
+from retinue.forecasting import streaming
 from retinue.forecasting.rungs import Scorer
 from retinue.forecasting.saved import SavedRung
 from retinue.forecasting.streaming import StreamingState
@@ -126,6 +127,41 @@ def test_an_event_known_before_or_after_is_refused_and_changes_nothing(
     late = at_the_instant.with_columns(known_time=pl.lit(CUTOFF))
     state.update(late.lazy(), CUTOFF)  # happened before, known since: news
     assert not torch.equal(state.hidden, before)
+
+
+def test_what_breaks_off_changes_nothing(
+    base: Base, gru: tuple[Scorer, SavedRung], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, other = advanced(base, gru[1], [EARLY]), advanced(base, gru[1], [EARLY])
+    monkeypatch.setattr(streaming, "READ_TOGETHER", (20, 32_768))
+    hidden, customers = state.hidden.clone(), state.seen.customer.copy()
+    step, asked = state.reader.step, iter(range(100))
+
+    def breaks(given: torch.Tensor, batch: Batch) -> torch.Tensor:
+        if next(asked) == 2:
+            raise MemoryError
+        return step(given, batch)
+
+    monkeypatch.setattr(state.reader, "step", breaks)
+    with pytest.raises(MemoryError):
+        state.update(known_between(base, EARLY, CUTOFF), CUTOFF)
+    assert state.through == EARLY
+    assert torch.equal(state.hidden, hidden)
+    assert state.seen.customer.tolist() == customers.tolist()
+    for each in (state, other):
+        each.update(known_between(base, EARLY, CUTOFF), CUTOFF)
+    assert torch.equal(state.hidden, other.hidden)
+
+
+def test_a_state_may_be_made_in_inference_mode_and_go_on_outside(
+    base: Base, gru: tuple[Scorer, SavedRung]
+) -> None:
+    later = EARLY + timedelta(days=100)
+    with torch.inference_mode():
+        state = advanced(base, gru[1], [EARLY, later])
+    known = known_between(base, later, CUTOFF).filter(pl.col(CUSTOMER).is_in(state.seen.customer.tolist()))
+    state.update(known, CUTOFF)
+    assert state.through == CUTOFF
 
 
 def test_questions_it_cannot_answer_are_refused(

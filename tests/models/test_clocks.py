@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import mpmath
@@ -162,6 +163,9 @@ def test_median_wait_by_hand() -> None:
     # A = 2 ln 2 · φ: half of it is reached after τ ln 2.
     clocks = one_clock(2 * math.log(2), 1.0, clock=0)
     assert head.median_wait(clocks).item() == pytest.approx(3 * math.log(2), rel=1e-9)
+    # hardly a moment: A = ln 2 after a billionth of a day
+    soon = one_clock(math.log(2) / -math.expm1(-1e-9 / 3), 1.0, clock=0)
+    assert head.median_wait(soon).item() == pytest.approx(1e-9, rel=1e-5)
     # who returns with a chance of 45 % has none
     assert head.median_wait(one_clock(-math.log(0.55), 1.0, clock=0)).isnan().item()
 
@@ -219,6 +223,46 @@ def test_who_else_is_asked_about_changes_no_bit(rows: slice) -> None:
     for law in (head.survival, head.expected_orders, partial(head.discounted_orders, daily_rate=TEN_PERCENT)):
         assert torch.equal(law(some, row(7, 90, 365)), law(double, row(7, 90, 365))[rows])
     assert torch.equal(head.median_wait(some), head.median_wait(double)[rows])
+
+
+def test_nearest_weights_are_the_same_to_the_last_bit_of_float64() -> None:
+    """Asked directly: `anchor_of` rounds to float32, which would hide it."""
+    lot = torch.Generator().manual_seed(0)
+    wanted = torch.rand(401, J - 1, dtype=torch.float64, generator=lot).cumsum(1)
+    phase = -torch.expm1(-torch.tensor(ANCHOR_DAYS).double()[:, None] / torch.tensor(TIMESCALES).double())
+    whole = head._nearest_weights(wanted, phase)
+    for rows in (slice(0, 1), slice(3, 52), slice(100, 301), slice(7, 391)):
+        assert torch.equal(head._nearest_weights(wanted[rows], phase), whole[rows])
+
+
+@pytest.mark.parametrize("shift", [-700.0, 0.0, 700.0])
+def test_weights_of_any_size_are_summed_alike_at_horizons_of_all_and_of_each(shift: float) -> None:
+    clocks = some_clocks(1)
+    far = replace(clocks, a_log=(clocks.a_log + shift).requires_grad_())
+    h = row(0.0, 1e-9, 1.0, 90.0, 36_500.0).requires_grad_()
+    found, each = head.log_hazard_mass(far, h), head.log_hazard_mass(far, h.expand(5, 5))
+    torch.testing.assert_close(found, each, rtol=1e-13, atol=1e-13)
+    slopes = [torch.autograd.grad(said[:, 1:].sum(), [far.a_log, h]) for said in (found, each)]
+    for one, other in zip(*slopes, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    assert head.log_hazard_mass(far, h[:0]).shape == (5, 0)
+
+
+def test_log_softplus_rounds_alike_wherever_a_number_stands() -> None:
+    x = 6 * torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    whole = log_softplus(x)
+    for rows in (slice(1, 2), slice(1, 6), slice(10, 31), slice(100, 143)):
+        assert torch.equal(log_softplus(x[rows].clone()), whole[rows])
+
+
+def test_log_softplus_has_the_slopes_of_float64() -> None:
+    x = torch.linspace(-20, 20, 4_001)
+    slopes = [
+        torch.autograd.grad(log_softplus(each).sum(), each)[0]
+        for each in (x.requires_grad_(), x.detach().double().requires_grad_())
+    ]
+    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=2e-6, atol=0)
 
 
 def test_horizons_broadcast() -> None:

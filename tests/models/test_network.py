@@ -220,6 +220,7 @@ def test_a_kept_context_makes_a_forecast_its_own() -> None:
     mine = grouped(100, 0)
     with torch.no_grad():
         context = model.summarise(model.states_at(batch_of(*mine)), batch_of(*mine))
+    assert len(context) == 1  # of one group, not of as many as there are readouts
     alone = torch.cat([forecast(model, batch_of(customer), context) for customer in mine[:5]])
     assert same(alone, forecast(model, batch_of(*mine))[:5])
 

@@ -125,6 +125,20 @@ def test_no_news_changes_nothing() -> None:
     assert torch.equal(reader.step(state, nobody), state)
 
 
+def test_a_step_leaves_the_state_it_was_given_alone() -> None:
+    reader = GRUReader(gru())
+    state = torch.randn(2, len(LENGTHS), 16)
+    before = state.clone()
+    assert not torch.equal(reader.step(state, base()), before)
+    assert torch.equal(state, before)
+
+
+def test_a_kind_that_the_network_does_not_have_is_no_other_row_of_the_table() -> None:
+    batch = base()
+    with pytest.raises(AssertionError):
+        GRUReader(gru()).states_at(replace(batch, kind=batch.kind + 5))
+
+
 def test_a_transformer_cannot_be_read_so() -> None:
     with pytest.raises(InputError, match="encoder must be gru to stream, not transformer"):
         GRUReader(network(Encoder.transformer))

@@ -85,14 +85,21 @@ class StreamingState:
             until: What the state then stands at.
 
         Raises:
-            InputError: an event was known at `through` already, or not yet at `until`; nothing is changed then.
+            InputError: an event was known at `through` already, or not yet at `until`. Nothing is changed then, nor when
+                anything else goes wrong before all new states are there.
         """
         tokens = tokens_of(events, self.zone)
         self._check(tokens, until)
         if len(tokens.customer):
-            self._admit(tokens.customer)
-            rows = self.seen.rows_of(tokens.customer)[0]
-            self._advance(tokens, rows)
+            before = replace(self.seen), self.hidden  # admitting makes them anew
+            try:
+                self._admit(tokens.customer)
+                rows = self.seen.rows_of(tokens.customer)[0]
+                advanced = self._advanced(tokens, rows)
+            except BaseException:
+                self.seen, self.hidden = before
+                raise
+            self._keep(advanced)
             self.seen.take(tokens, rows)
         self.through = until
 
@@ -186,16 +193,22 @@ class StreamingState:
             fresh = self.reader.start(len(new))
             self.hidden = torch.cat([self.hidden, fresh], dim=1)[:, order]
 
-    def _advance(self, tokens: Tokens, rows: Ints) -> None:
+    def _advanced(self, tokens: Tokens, rows: Ints) -> list[tuple[Tensor, Tensor]]:
+        """Rows of customers with new tokens, a batch at a time, and their new states."""
         lengths, begins = tokens.lengths, tokens.offsets[:-1]
         encoded = self.seen.encoded(tokens, rows, self.rung.trained.vocabulary)
 
-        def advanced(people: Ints) -> None:
+        def advanced(people: Ints) -> tuple[Tensor, Tensor]:
             batch = _of_tokens(encoded, begins[people], lengths[people])
             mine = torch.from_numpy(rows[people])
-            self.hidden[:, mine] = self.reader.step(self.hidden[:, mine], batch)
+            return mine, self.reader.step(self.hidden[:, mine], batch)
 
-        side_by_side(advanced, Sampler(lengths, np.ones_like(lengths), *READ_TOGETHER).in_order())
+        return side_by_side(advanced, Sampler(lengths, np.ones_like(lengths), *READ_TOGETHER).in_order())
+
+    @torch.inference_mode()  # states that were made in this mode can only be written in it
+    def _keep(self, advanced: list[tuple[Tensor, Tensor]]) -> None:
+        for mine, states in advanced:
+            self.hidden[:, mine] = states
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ def log_softplus(x: Tensor) -> Tensor:
     """log(log(1 + exp(x))), about x far below zero and log x far above."""
     low = x < _LOW
     below = x - 0.5 * x.clamp(max=_LOW).exp()
-    near = x.clamp(min=_LOW)
     # torch's own softplus rounds otherwise at the end of a vector, so that a number would hang on how many there are
-    softplus = 0.5 * (near + near.abs()) + torch.log1p(torch.exp(-near.abs()))
-    return torch.where(low, below, torch.log(softplus))
+    small = torch.log1p(x.clamp(_LOW, 0.0).exp())
+    large = x.clamp(min=0.0) + torch.log1p((-x.clamp(min=0.0)).exp())
+    return torch.where(low, below, torch.log(torch.where(x > 0, large, small)))
 
 
 def stirling_rest(z: Tensor) -> Tensor:

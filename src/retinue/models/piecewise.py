@@ -105,7 +105,9 @@ class PiecewiseLinear(nn.Module):
 
 @dataclass(frozen=True)
 class Lookup:
-    """The product of piecewise-linear codes and a matrix, as two rows of a table per number: where it is linear between.
+    """The product of piecewise-linear codes and a matrix, as two rows of a table per number: it is linear in between.
+
+    Of columns with two edges or more, as `fixed_edges` and a vocabulary have them.
 
     Attributes:
         table: (columns * (B + 1), out), of each column the sums at its B edges, then the row of null.

@@ -27,7 +27,9 @@ ROWS_AT_ONCE = 1_024  # whose gates a core's cache holds
 
 
 class GRUReader:
-    """The states of a GRU network, equal to those of `Network.states` but for rounding.
+    """The states of a GRU network in eval mode, equal to those of `Network.states` but for rounding.
+
+    In float32 and from a width of 12 on, a customer's are the same to the last bit whoever else is read, on one thread.
 
     Args:
         network: its weights are copied, from whatever device they are on.
@@ -184,6 +186,8 @@ class _Tokens:
 
     def told(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Of a batch's N tokens the rows they look up and their weights, (N, L) each, and their calendar."""
+        kinds = self.numbers[0][0]  # where other rows begin
+        assert not len(batch.kind) or 0 <= int(batch.kind.min()) <= int(batch.kind.max()) < kinds
         values = torch.cat([batch.gaps, batch.age[:, None]], 1), batch.numbers
         rows = [batch.kind[:, None], torch.where(batch.codes > 0, batch.codes + self.codes, self.none)]
         weights = [torch.ones(each.shape, dtype=self.table.dtype) for each in rows]
