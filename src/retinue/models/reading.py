@@ -20,9 +20,8 @@ from retinue.models.piecewise import Lookup
 from retinue.schema import InputError
 from retinue.sequences.batches import Batch
 
-LEAST_ROWS = (
-    4  # a product of fewer rounds otherwise, and a forecast would follow from who else is asked about
-)
+# a product of fewer rows rounds otherwise, and a forecast would follow from who else is asked about
+LEAST_ROWS = 4
 ROWS_AT_ONCE = 1_024  # whose gates a core's cache holds
 
 
@@ -177,7 +176,7 @@ class _Tokens:
         parts = [
             (kind + constant) @ inner.T + bias,
             *(each.table for each in looked_up),
-            none @ code_out.T @ inner.T,
+            none @ (code_out.T @ inner.T),
         ]
         begins = [sum(len(part) for part in parts[:i]) for i in range(len(parts))]
         table, calendar = (_doubled(each).to(dtype).contiguous() for each in (torch.cat(parts), calendar.T))
