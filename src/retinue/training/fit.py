@@ -101,14 +101,7 @@ def fit_network(
     Raises:
         InputError: nothing to learn from, or no GPU where one is asked for.
     """
-    if not len(task.readouts):
-        raise InputError(
-            "train: there is no customer at any past cutoff. Give an earlier cutoff or more data."
-        )
-    if options.trainer.accumulate > options.training.buckets:
-        raise InputError(
-            f"trainer.accumulate={options.trainer.accumulate}: must be at most training.buckets={options.training.buckets}."
-        )
+    _check(task, options)
     key = _key(task, options, start)
     if out is not None and (found := _finished(out, key)) is not None:
         log.info("train: %s is finished, kept", out)
@@ -117,28 +110,14 @@ def fit_network(
     device = trainer.strategy.root_device
     data = _resident(task, task.readouts, device)
     held = _resident(task, task.inner, device) if task.inner is not None and len(task.inner) else None
-    neutral = _neutral(data)
-    if start is None:
-        network = new_network(task, options.model, neutral, options.seed)
-        settle(network.to(device), data, options.training, options.seed)
-    else:
-        network = start.to(device).train()
-    proximity = options.training.proximity if start is not None else 0.0
-    network.encoder.recompute = options.trainer.recompute
-    module = SequenceModule(
-        network,
-        options.training,
-        compiles(options.trainer, device),
-        proximity,
-        is_sharded(options.trainer),
-    )
-    mixed = options.model.context
+    neutral, mixed = _neutral(data), options.model.context
+    module = _module(task, options, data, neutral, start)
     watch = Watch(module, _Judge(held, task.judged_days, mixed), options.training, out, heard)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     last = last_of(out, key, trainer.is_global_zero) if out is not None else None
     with torch.random.fork_rng(devices=[]):
         run_steps(trainer, module, StepData(Steps(data, options.training, options.seed, mixed)), last)
-    network = wearing(network, watch.best, device)
+    network = wearing(module.network, watch.best, device)
     if held is not None:
         settle_shapes(network, held, mixed)
     card = _card(task, options, network, watch) | {"key": key}
@@ -153,6 +132,32 @@ def fit_network(
         for name in (LAST, KEY):
             (out / name).unlink(missing_ok=True)
     return trained
+
+
+def _check(task: Task, options: Options) -> None:
+    if not len(task.readouts):
+        raise InputError(
+            "train: there is no customer at any past cutoff. Give an earlier cutoff or more data."
+        )
+    if options.trainer.accumulate > options.training.buckets:
+        raise InputError(
+            f"trainer.accumulate={options.trainer.accumulate}: must be at most training.buckets={options.training.buckets}."
+        )
+
+
+def _module(
+    task: Task, options: Options, data: Resident, neutral: Tensor, start: Network | None
+) -> SequenceModule:
+    """What learns: a new network whose level fits the data, or the one to go on from, which is to stay near itself."""
+    if start is None:
+        network = new_network(task, options.model, neutral, options.seed)
+        settle(network.to(data.device), data, options.training, options.seed)
+    else:
+        network = start.to(data.device).train()
+    network.encoder.recompute = options.trainer.recompute
+    compiled = compiles(options.trainer, data.device)
+    proximity = options.training.proximity if start is not None else 0.0
+    return SequenceModule(network, options.training, compiled, proximity, is_sharded(options.trainer))
 
 
 def new_network(task: Task, model: ModelOptions, neutral: Tensor, seed: int = 0) -> Network:
