@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 RUN = $(VENV)/bin/python -m
 
-.PHONY: demo test test-slow lint types gpu-plan bench bench-lifestream wheel-test extras clean
+.PHONY: demo test test-slow lint types gpu-plan bench bench-lifestream wheel-test extras lock clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/retinue run data=cdnow cutoff=1997-09-30 horizon_days=273 output=runs/demo
@@ -36,6 +36,19 @@ bench: .venv-bench/.installed
 bench-lifestream: $(VENV)/.dev .venv-lifestream/.installed
 	$(VENV)/bin/python scripts/bench_lifestream.py
 
+# Writes the locks anew: after a change of pyproject.toml or constraints.txt. What is locked stays until LOCK=--upgrade.
+CUDA_BUILD = torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+  nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+  nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+COMPILE = .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command 'make lock' \
+  -c constraints.txt $(LOCK) pyproject.toml
+lock: .venv-lock/.installed
+	$(COMPILE) --universal --python-version 3.11 --extra demo --extra dev \
+	  $(addprefix --no-emit-package ,$(CUDA_BUILD)) -o locks/dev.txt
+	$(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_39 --extra gpu-cu13 -o locks/gpu.txt
+	$(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_39 --extra gpu-cu13 --extra demo --extra dev \
+	  -o locks/gpu-test.txt
+
 wheel-test: $(VENV)/.dev
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
@@ -54,8 +67,12 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[demo]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c constraints.txt -e '.[demo,dev]'
+# Every package by its hash but torch, whose build (CPU or CUDA) is the machine's choice; pip check says that none is missing.
+$(VENV)/.dev: pyproject.toml constraints.txt locks/dev.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet --no-deps --require-hashes -r locks/dev.txt
+	$(PIP) install --quiet --no-deps -e .
+	$(PIP) check
 	touch $@ $(VENV)/.demo
 
 .venv-gpu/.installed: pyproject.toml constraints.txt
@@ -73,5 +90,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	.venv-lifestream/bin/python -m pip install --quiet -c constraints.txt pytorch-lifestream pytorch-lightning torch
 	touch $@
 
+.venv-lock/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet -c constraints.txt uv
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-gpu .venv-bench .venv-lifestream build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lock .venv-gpu .venv-bench .venv-lifestream build dist runs .pytest_cache .mypy_cache .ruff_cache

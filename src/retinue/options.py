@@ -377,7 +377,8 @@ class TrainerOptions:
     )
     bf16: bool = option(False, "16-bit products; on a GPU only")
     compile: bool | None = option(
-        None, "torch.compile, minutes before the first step; null = on a GPU, without fsdp and recompute"
+        None,
+        "torch.compile, minutes before the first step; null = on a GPU with a C compiler, without fsdp and recompute",
     )
 
 

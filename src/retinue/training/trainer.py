@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import signal
 import warnings
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Str
 from retinue.accel.devices import choose_precision, float32_products, training_device
 from retinue.options import Strategy as Asked
 from retinue.options import TrainerOptions, TrainingOptions
+from retinue.schema import InputError
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +72,25 @@ def is_sharded(asked: TrainerOptions) -> bool:
 
 
 def compiles(asked: TrainerOptions, device: torch.device) -> bool:
-    """Whether the losses are compiled; where nothing is said, on a GPU, unless weights are split or much is remade."""
+    """Whether the losses are compiled: null means on a GPU, where a C compiler is found, without fsdp and recompute.
+
+    Raises:
+        InputError: trainer.compile=true on a GPU, where Triton needs a C compiler and none is found.
+    """
+    if device.type == "cuda" and asked.compile is not False and not _has_compiler():
+        if asked.compile:
+            raise InputError(
+                "trainer.compile=true: no C compiler is found (gcc, clang or CC). Install gcc, or set trainer.compile=false."
+            )
+        log.info("train: no C compiler is found, so the network is not compiled")
+        return False
     if asked.compile is not None:
         return asked.compile
     return device.type == "cuda" and not asked.recompute and not is_sharded(asked)
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CC", ""), "gcc", "clang", "cc") if name)
 
 
 def run_steps(
