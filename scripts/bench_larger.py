@@ -107,7 +107,7 @@ def page(scoring: Scoring, out: Path, options: Options) -> None:
     from retinue.score import add_up, lineage_of  # noqa: PLC0415
 
     totals, manifest = pl.read_parquet(out / "forecasts_summary.parquet"), scoring.store.manifest
-    counts, groups = add_up(out, manifest.shards, totals, options.decisions)
+    counts, groups = add_up(out, scoring.day, manifest.shards, totals, options.decisions)
     told = ForecastsTold(
         name=options.data.name, currency=manifest.currency, totals=totals, counts=counts, groups=groups, manifest=manifest,
         quality=pl.DataFrame(manifest.notes, schema=QUALITY.schema), checked=False, value=options.value,

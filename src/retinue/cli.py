@@ -197,8 +197,34 @@ def _show_scored(run: Run, done: Scored) -> None:
     )
     if done.totals is not None:
         _show_totals(Console(), done.totals)
+        _show_changes(run)
         if (run.folder / PAGE).is_file():  # another process may still be at it
             print(f"report: {run.folder / PAGE}")
+
+
+def _show_changes(run: Run) -> None:
+    """How these forecasts differ from those of the last earlier day, a line for each horizon."""
+    import polars as pl
+
+    from retinue.reporting.words import Money, day
+    from retinue.schema import FORECAST_CHANGES
+
+    path, store = run.table(FORECAST_CHANGES.name), run.store
+    if not path.is_file():
+        return
+    money = Money(run.options.data.currency or store.manifest.currency)
+    for row in pl.read_parquet(path).iter_rows(named=True):
+        print(
+            f"since {day(row['previous_cutoff'], store.local_zone)}, {row['horizon_days']} days ahead: "
+            f"{row['new_customers']:,} new customers, {row['gone_customers']:,} gone; of {row['in_both']:,} in both the churn "
+            f"risk of {row['risk_rose']:,} rose and of {row['risk_fell']:,} fell by .1 or more, and their clv went from "
+            f"{money.short(row['clv_before'])} to {money.short(row['clv_now'])}"
+            + (
+                ""
+                if row["model"] == row["previous_model"]
+                else f"; the model was {row['previous_model']} then"
+            )
+        )
 
 
 def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:

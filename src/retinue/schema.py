@@ -391,6 +391,21 @@ FORECASTS_SUMMARY = Table(
     "forecasts_summary",
     (CUTOFF, HORIZON_DAYS, MODEL, CUSTOMERS, EXPECTED_CHURNERS, EXPECTED_ORDERS, EXPECTED_SPEND, CLV),
 )
+# what a later scoring of a base changed
+PREVIOUS_CUTOFF = Column("previous_cutoff", UTC_TIME, "cutoff of the scoring before")
+PREVIOUS_MODEL = Column("previous_model", pl.String, "model of the scoring before")
+IN_BOTH = Column("in_both", pl.Int64, "customers with a forecast at both cutoffs")
+NEW_CUSTOMERS = Column("new_customers", pl.Int64, "customers with a forecast now and none before")
+GONE_CUSTOMERS = Column("gone_customers", pl.Int64, "customers with a forecast before and none now")
+RISK_ROSE = Column("risk_rose", pl.Int64, "of those in both: p_churn rose by .1 or more")
+RISK_FELL = Column("risk_fell", pl.Int64, "of those in both: p_churn fell by .1 or more")
+CLV_BEFORE = Column("clv_before", pl.Float64, "of those in both, together, at the cutoff before")
+CLV_NOW = Column("clv_now", pl.Float64, "of those in both, together")
+FORECAST_CHANGES = Table(
+    "forecast_changes",
+    (CUTOFF, PREVIOUS_CUTOFF, HORIZON_DAYS, MODEL, PREVIOUS_MODEL, IN_BOTH, NEW_CUSTOMERS, GONE_CUSTOMERS,
+     RISK_ROSE, RISK_FELL, CLV_BEFORE, CLV_NOW),
+)  # fmt: skip
 QUADRANTS = Table("quadrants", (CUTOFF, QUADRANT, CUSTOMERS, SHARE, EXPECTED_CHURNERS, CLV, VALUE_AT_STAKE))
 
 # key figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, reduce
@@ -17,14 +18,19 @@ from retinue.cluster import HERE, Spread, spread_of
 from retinue.decisions.causes_in_shards import reasons_in_shards
 from retinue.events.store import write_table, write_text
 from retinue.forecasting.base_model import BaseModel, load_base_model
+from retinue.forecasting.changes import changes_between
+from retinue.forecasting.ledger import About, Ledger
 from retinue.forecasting.saved import RUNG, SavedRung, load_rung
 from retinue.forecasting.scoring import (
+    FOLDER,
     PAGE,
     Scored,
     Scoring,
     Share,
     alone,
+    days_scored,
     is_stamped,
+    read_forecasts,
     score,
     scoring_key,
     stamp_of,
@@ -45,15 +51,19 @@ from retinue.reporting.forecast_counts import (
 from retinue.reporting.forecasts_page import ForecastsTold, build_forecasts_page
 from retinue.reporting.tracking import track_forecasts
 from retinue.runs import Progress, Run, Stage, is_fresh, stage_key, unheard
-from retinue.schema import CUTOFF, HORIZON_DAYS, QUALITY, REASONS, InputError
+from retinue.schema import CUTOFF, FORECAST_CHANGES, HORIZON_DAYS, QUALITY, REASONS, InputError
 from retinue.sequences.tokens import TokenStore
 from retinue.train import awaited
 
+LEDGER_ROWS = 5_000_000  # of one entry: about 1 GiB while it is written
+log = logging.getLogger(__name__)
+
 
 def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Scored]:
-    """Forecasts with a trained rung; leaves <output>/forecasts/shard=…/part.parquet of this process's shards.
+    """Forecasts with a checkpoint; leaves <output>/forecasts/cutoff=<day>/shard=…/part.parquet of this process's shards.
 
-    Whoever ends last leaves forecasts_summary.parquet and forecasts.html too.
+    The process that ends last leaves forecasts_summary.parquet and forecasts.html too, forecast_changes.parquet where
+    an earlier day stands in the folder, and enters the forecasts into the base's ledger.
 
     Of several processes the first prepares the events, the others wait for it; all see one file system. The same
     command again keeps the shards that stand.
@@ -91,30 +101,33 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
                 causes = _causes(run, scoring, done.totals, mark) if asked.causes else None
                 page = build_forecasts_page(_told(run, scoring, done.totals, causes))
                 write_text(page, run.folder / PAGE)
+                _enter_ledger(run, scoring, mark)
+                _changes(run, scoring)
     if share.rank == 0:
         track_forecasts(options.tracking, run.folder, folder, options.data.name, lineage_of(rung, scoring))
     return run, done
 
 
 def add_up(
-    out: Path, shards: int, totals: pl.DataFrame, rules: DecisionOptions, spread: Spread = HERE
+    out: Path, day: str, shards: int, totals: pl.DataFrame, rules: DecisionOptions, spread: Spread = HERE
 ) -> tuple[Counts, Groups | None]:
     """How value and risk are spread over all shards, and the quadrants at the latest cutoff, one shard in memory at a time.
 
     Args:
-        out: folder of the forecasts.
+        out: folder of the run.
+        day: folder of the forecasts, as `Scoring.day` names it.
         shards: how many there are; all of them stand.
         totals: their `forecasts_summary`.
         rules: thresholds of the quadrants.
         spread: how shards are worked on.
     """
-    counts = reduce(add_counts, spread(partial(shard_counts, out, rules), range(shards)))
+    counts = reduce(add_counts, spread(partial(shard_counts, out, day, rules), range(shards)))
     if totals.is_empty():
         return counts, None
     latest, longest = _leading(totals)
     limit = high_from(counts.retained.filter(pl.col(CUTOFF) == latest), rules)
-    asked = partial(shard_groups, out, latest, longest, replace(rules, value_threshold=limit))
-    return counts, groups_of(spread(asked, range(shards)), limit)
+    of_shard = partial(shard_groups, out, day, latest, longest, replace(rules, value_threshold=limit))
+    return counts, groups_of(spread(of_shard, range(shards)), limit)
 
 
 def _causes(run: Run, scoring: Scoring, totals: pl.DataFrame, mark: str) -> pl.DataFrame | None:
@@ -133,6 +146,37 @@ def _causes(run: Run, scoring: Scoring, totals: pl.DataFrame, mark: str) -> pl.D
     return REASONS.check(pl.read_parquet(path))
 
 
+def _enter_ledger(run: Run, scoring: Scoring, mark: str) -> None:
+    """Puts the forecasts of all shards into the base's ledger; the same forecasts again change nothing there."""
+    forecasts, shards = read_forecasts(run.folder, scoring.day), scoring.store.manifest.shards
+    rows = forecasts.select(pl.len()).collect().item()
+    if rows > LEDGER_ROWS:
+        log.info(
+            "ledger: %s forecasts are more than the %s that fit one entry, so they are in %s alone",
+            f"{rows:,}",
+            f"{LEDGER_ROWS:,}",
+            run.folder / FOLDER / scoring.day,
+        )
+        return
+    ledger, name = Ledger(run.options.ledger_folder), scoring_key(scoring, mark)[:16]
+    if ledger.holds(name) or not rows:
+        return
+    about = About(
+        scoring.buyers(range(shards)), None, scoring.store.observation_end, scoring.store.local_zone
+    )
+    if ledger.append(name, forecasts.collect(), about):
+        log.info("ledger: %d forecasts kept in %s", rows, ledger.folder)
+
+
+def _changes(run: Run, scoring: Scoring) -> None:
+    """Leaves the `forecast_changes` table against the last earlier day in the folder; none without one."""
+    earlier = [day for day in days_scored(run.folder) if day < scoring.day]
+    if not earlier:
+        return
+    before, now = (read_forecasts(run.folder, day) for day in (earlier[-1], scoring.day))
+    write_table(changes_between(before, now), run.table(FORECAST_CHANGES.name))
+
+
 def _leading(totals: pl.DataFrame) -> tuple[datetime, int]:
     """The latest cutoff, and the longest horizon."""
     cutoff, horizon_days = totals.sort(CUTOFF, HORIZON_DAYS).select(CUTOFF, HORIZON_DAYS).row(-1)
@@ -142,7 +186,9 @@ def _leading(totals: pl.DataFrame) -> tuple[datetime, int]:
 def _told(run: Run, scoring: Scoring, totals: pl.DataFrame, causes: pl.DataFrame | None) -> ForecastsTold:
     """What the page shows."""
     options, manifest = run.options, scoring.store.manifest
-    counts, groups = add_up(run.folder, manifest.shards, totals, options.decisions, scoring.spread)
+    counts, groups = add_up(
+        run.folder, scoring.day, manifest.shards, totals, options.decisions, scoring.spread
+    )
     checked = is_fresh(run, Stage.doctor, stage_key(Stage.doctor, options))
     card = scoring.rung.trained.card
     return ForecastsTold(

@@ -31,6 +31,7 @@ from tests.forecasting.nets import HORIZONS, Base, scoring_of
 from tests.models.devices import NO_GPU
 from tests.sequences.made import resharded
 
+DAY = f"cutoff={nets.CUTOFF:%Y-%m-%d}"
 KEYS = [str(CUSTOMER_ID), str(CUTOFF), str(HORIZON_DAYS)]
 
 
@@ -201,7 +202,7 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on_from_them(
         patched.setattr(pl.DataFrame, "write_parquet", dies_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             score(job, tmp_path / "broken")
-    assert [part_path(tmp_path / "broken", s).is_file() for s in range(3)] == [True, False, False]
+    assert [part_path(tmp_path / "broken", DAY, s).is_file() for s in range(3)] == [True, False, False]
     assert score(job, tmp_path / "broken") == scoring.Scored((1, 2), (0,), ())
     assert_frame_equal(whole(tmp_path / "broken"), made.sort(KEYS))
     assert score(job, tmp_path / "broken") == scoring.Scored((), (0, 1, 2), ())
@@ -226,7 +227,7 @@ def test_what_follows_from_other_inputs_is_written_anew(
     for other, mark in changed:
         assert score(other, tmp_path, mark=mark).written == (0, 1, 2)
         assert score(other, tmp_path, mark=mark).kept == (0, 1, 2)
-    part_path(tmp_path, 1).write_bytes(b"cut short")
+    part_path(tmp_path, DAY, 1).write_bytes(b"cut short")
     assert score(job, tmp_path, mark="other code") == scoring.Scored((1,), (0, 2), ())
 
 
@@ -235,7 +236,7 @@ def test_shards_of_an_earlier_run_that_had_more_are_gone(
 ) -> None:
     job = scoring_of(base, gru[1])
     score(job, tmp_path)
-    shutil.copytree(part_path(tmp_path, 0).parent, part_path(tmp_path, 3).parent)
+    shutil.copytree(part_path(tmp_path, DAY, 0).parent, part_path(tmp_path, DAY, 3).parent)
     assert whole(tmp_path).select(KEYS).is_duplicated().any()
     score(job, tmp_path)
     assert not whole(tmp_path).select(KEYS).is_duplicated().any()
@@ -245,10 +246,10 @@ def test_a_shard_in_another_process_hands_is_left_to_it(
     made: pl.DataFrame, base: Base, gru: tuple[Scorer, SavedRung], tmp_path: Path
 ) -> None:
     (tmp_path / ".scored").mkdir()
-    with (tmp_path / ".scored" / "shard-00001.lock").open("w") as other:
+    with (tmp_path / ".scored" / f"{DAY}-shard-00001.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert score(scoring_of(base, gru[1]), tmp_path) == scoring.Scored((0, 2), (), (1,))
-    assert not part_path(tmp_path, 1).exists()
+    assert not part_path(tmp_path, DAY, 1).exists()
 
 
 def test_thirds_of_the_base_hold_for_a_part_of_it(base: Base) -> None:

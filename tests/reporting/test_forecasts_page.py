@@ -51,6 +51,7 @@ from retinue.score import add_up
 from tests.reporting.factory import CUTOFF_AT, report_tables
 from tests.reporting.test_report import NASTY, figures, with_problem, without_plotly
 
+DAY = "cutoff=2024-01-01"
 POUNDS = Money("GBP")
 LINEAGE = {"checkpoint_key": "a" * 64, "checkpoint_digest": "b" * 64, "trained_on": "simulated bases"}
 
@@ -65,7 +66,7 @@ def parted(forecasts: pl.DataFrame, folder: Path, shards: int) -> Path:
     shard = pl.col(CUSTOMER_ID).rank("dense") % shards
     for place in range(shards):
         mine = forecasts.filter(shard == place).sort(CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
-        write_table(mine, part_path(folder, place))
+        write_table(mine, part_path(folder, DAY, place))
     return folder
 
 
@@ -74,8 +75,8 @@ def told_of(
 ) -> ForecastsTold:
     """What the page of a base's forecasts is made from."""
     rules, out = rules or DecisionOptions(), parted(tables.forecasts, folder / str(shards), shards)
-    summary = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
-    counts, groups = add_up(out, shards, summary, rules)
+    summary = totals(pl.read_parquet(part_path(out, DAY, shard)) for shard in range(shards))
+    counts, groups = add_up(out, DAY, shards, summary, rules)
     made = ForecastsTold(
         name=tables.name,
         currency="GBP",
@@ -225,8 +226,8 @@ def test_what_is_counted_does_not_grow_with_the_customers(tables: ReportTables, 
     many = tables.forecasts.join(copies, how="cross").with_columns(
         (pl.col(CUSTOMER_ID) + pl.col("copy")).alias(CUSTOMER_ID)
     )
-    few = shard_counts(parted(tables.forecasts, tmp_path / "few", 1), DecisionOptions(), 0)
-    lots = shard_counts(parted(many.drop("copy"), tmp_path / "many", 1), DecisionOptions(), 0)
+    few = shard_counts(parted(tables.forecasts, tmp_path / "few", 1), DAY, DecisionOptions(), 0)
+    lots = shard_counts(parted(many.drop("copy"), tmp_path / "many", 1), DAY, DecisionOptions(), 0)
     for name in ("values", "risks", "retained"):
         one, other = getattr(few, name), getattr(lots, name)
         assert other.height == one.height

@@ -28,17 +28,17 @@ def reasons_in_shards(
         horizon_days: of the churn that is explained.
         most: customers asked about.
     """
-    asked = partial(_stakes, out, cutoff, horizon_days, most)
+    asked = partial(_stakes, out, scoring.day, cutoff, horizon_days, most)
     stakes = reduce(partial(_larger, most), scoring.spread(asked, range(scoring.store.manifest.shards)))
     predictor, buyers = scoring.of_some(stakes[CUSTOMER_ID], cutoff)
     told = stakes.join(reasons(predictor, buyers, horizon_days), on=CUSTOMER_ID, maintain_order="left")
     return REASONS.check(told.select(*REASONS.schema.names(), VALUE_AT_STAKE))
 
 
-def _stakes(out: Path, cutoff: datetime, horizon_days: int, most: int, shard: int) -> pl.DataFrame:
+def _stakes(out: Path, day: str, cutoff: datetime, horizon_days: int, most: int, shard: int) -> pl.DataFrame:
     """The customers of a shard with the most at stake."""
     wanted = (pl.col(CUTOFF) == cutoff) & (pl.col(HORIZON_DAYS) == horizon_days)
-    part = pl.scan_parquet(part_path(out, shard)).filter(wanted).select(CUSTOMER_ID, value_at_stake())
+    part = pl.scan_parquet(part_path(out, day, shard)).filter(wanted).select(CUSTOMER_ID, value_at_stake())
     return _ranked(part.collect()).head(most)
 
 

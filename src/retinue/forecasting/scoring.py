@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -41,6 +42,7 @@ from retinue.schema import (
     EXPECTED_CHURNERS,
     EXPECTED_ORDERS,
     EXPECTED_SPEND,
+    FORECAST_CHANGES,
     FORECASTS_SUMMARY,
     HORIZON_DAYS,
     MODEL,
@@ -52,9 +54,9 @@ from retinue.schema import (
 from retinue.sequences.tokens import Ints, Tokens, TokenStore
 
 CUSTOMERS_AT_ONCE = 20_000
-FOLDER, STAMPS = "forecasts", ".scored"
+FOLDER, STAMPS, DAY_OF_TOTALS = "forecasts", ".scored", "day-of-totals"
 PAGE = "forecasts.html"
-OF_ALL_SHARDS = (f"{FORECASTS_SUMMARY.name}.parquet", f"{REASONS.name}.parquet", PAGE)
+OF_ALL_SHARDS = (*(f"{table.name}.parquet" for table in (FORECASTS_SUMMARY, REASONS, FORECAST_CHANGES)), PAGE)
 Report = Callable[[str, float], None]
 
 
@@ -132,6 +134,11 @@ class Scoring:
                 f"{self.tokens.folder}: the tokens are not those of {self.store.folder}. Run retinue prepare again."
             )
 
+    @property
+    def day(self) -> str:
+        """Name of these forecasts' folder: the local day of the latest cutoff."""
+        return f"{CUTOFF}={max(self.cutoffs).astimezone(ZoneInfo(self.store.local_zone)):%Y-%m-%d}"
+
     @cached_property
     def features(self) -> tuple[Feature, ...]:
         """What is asked of the events."""
@@ -155,6 +162,11 @@ class Scoring:
             theirs = events.filter(pl.col(CUSTOMER).is_between(int(who[0]), int(who[-1]))).collect().lazy()
             parts += [self._of(who, theirs, shard, moment) for moment in self.moments]
         return forecasts_table(parts)
+
+    def buyers(self, shards: Sequence[int]) -> pl.DataFrame:
+        """Keys and features of the buyers of some shards at every cutoff, as the checkpoint reads them."""
+        parts = [self._buyers(self.store.scan(s), at.cutoff, at.whole) for s in shards for at in self.moments]
+        return pl.concat(parts)
 
     def of_some(self, who: pl.Series, cutoff: datetime) -> tuple[Predictor, pl.DataFrame]:
         """The rung and all features of some customers who have ordered, whichever their shard.
@@ -221,10 +233,10 @@ def _features_of(
 def score(
     scoring: Scoring, out: Path, share: Share | None = None, mark: str = "", report: Report | None = None
 ) -> Scored:
-    """Writes `forecasts/shard=…/part.parquet` for every shard of this process, each whole or not at all.
+    """Writes `forecasts/cutoff=<day>/shard=…/part.parquet` for every shard of this process, each whole or not at all.
 
-    Whoever ends last writes `forecasts_summary.parquet`, the totals; what an earlier run made of all its shards is gone
-    until then.
+    The process that ends last writes `forecasts_summary.parquet`, the totals; what an earlier run made of all its
+    shards is gone until then. Forecasts of other days stay.
 
     A shard that stands from the same checkpoint, events, options and mark is kept, so that a run which was
     killed goes on where it stopped. Which process scores a shard changes nothing in it.
@@ -238,15 +250,16 @@ def score(
     """
     share, shards = share or Share(), scoring.store.manifest.shards
     key = scoring_key(scoring, mark)
+    day = scoring.day
     if share.rank == 0:
-        _remove_others(out, shards)
-        if not all(_stands(out, shard, key) for shard in range(shards)):
+        _remove_others(out, day, shards)
+        if _day_of_totals(out) != day or not all(_stands(out, day, shard, key) for shard in range(shards)):
             for name in OF_ALL_SHARDS:
                 (out / name).unlink(missing_ok=True)
     found: dict[str, list[int]] = {"written": [], "kept": [], "elsewhere": []}
     mine = share.of(shards)
     work = partial(_score_one, scoring, out, key)
-    if not scoring.spread.is_here and not all(_stands(out, shard, key) for shard in mine):
+    if not scoring.spread.is_here and not all(_stands(out, day, shard, key) for shard in mine):
         job = replace(scoring, spread=HERE)
         job.__dict__["moments"] = scoring.moments  # found once, and told to every process
         work = partial(_score_elsewhere, job, out, key)
@@ -256,23 +269,33 @@ def score(
         if report is not None:
             report(f"scored shard {shard + 1} of {shards}", done / len(mine))
     whole = None
-    if all(_stands(out, shard, key) for shard in range(shards)):
+    if all(_stands(out, day, shard, key) for shard in range(shards)):
         with alone(out, "summary") as free:
             if free:
-                whole = totals(pl.read_parquet(part_path(out, shard)) for shard in range(shards))
+                whole = totals(pl.read_parquet(part_path(out, day, shard)) for shard in range(shards))
                 write_table(whole, out / OF_ALL_SHARDS[0])
+                write_text(day, out / STAMPS / DAY_OF_TOTALS)
     written, kept, elsewhere = (tuple(found[name]) for name in ("written", "kept", "elsewhere"))
     return Scored(written, kept, elsewhere, whole)
 
 
-def part_path(out: Path, shard: int) -> Path:
-    """Where the forecasts of a shard stand."""
-    return out / FOLDER / f"shard={shard:05d}" / "part.parquet"
+def part_path(out: Path, day: str, shard: int) -> Path:
+    """Where the forecasts of a shard stand; `day` is the folder's name, as `Scoring.day` gives it."""
+    return out / FOLDER / day / f"shard={shard:05d}" / "part.parquet"
 
 
-def read_forecasts(out: Path) -> pl.LazyFrame:
-    """The forecasts of every shard that stands, as one table in no particular order."""
-    return pl.scan_parquet(sorted((out / FOLDER).glob("shard=*/part.parquet")), hive_partitioning=False)
+def read_forecasts(out: Path, day: str = f"{CUTOFF}=*") -> pl.LazyFrame:
+    """The forecasts of every shard of a day, or of all days, as one table in no particular order."""
+    return pl.scan_parquet(
+        sorted((out / FOLDER).glob(f"{day}/shard=*/part.parquet")), hive_partitioning=False
+    )
+
+
+def days_scored(out: Path) -> list[str]:
+    """Names of the folders of days, ascending."""
+    return sorted(
+        path.name for path in (out / FOLDER).glob(f"{CUTOFF}=*") if any(path.glob("shard=*/part.parquet"))
+    )
 
 
 def totals(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -294,11 +317,12 @@ def _score_elsewhere(scoring: Scoring, out: Path, key: str, shard: int) -> str:
 
 
 def _score_one(scoring: Scoring, out: Path, key: str, shard: int) -> str:
-    path, stamp = part_path(out, shard), _stamp_path(out, shard)
-    with alone(out, stamp.stem) as free:
+    day = scoring.day
+    path, stamp = part_path(out, day, shard), _stamp_path(out, day, shard)
+    with alone(out, f"{day}-{stamp.stem}") as free:
         if not free:
             return "elsewhere"
-        if _stands(out, shard, key):
+        if _stands(out, day, shard, key):
             return "kept"
         # what was made of all shards is no longer theirs
         for old in (stamp, *(out / name for name in OF_ALL_SHARDS)):
@@ -354,18 +378,24 @@ def stamp_path(out: Path, name: str) -> Path:
     return out / STAMPS / f"{name}.json"
 
 
-def _stands(out: Path, shard: int, key: str) -> bool:
-    return is_stamped(part_path(out, shard), _stamp_path(out, shard), key)
+def _stands(out: Path, day: str, shard: int, key: str) -> bool:
+    return is_stamped(part_path(out, day, shard), _stamp_path(out, day, shard), key)
 
 
-def _stamp_path(out: Path, shard: int) -> Path:
-    return stamp_path(out, f"shard-{shard:05d}")
+def _stamp_path(out: Path, day: str, shard: int) -> Path:
+    return stamp_path(out, f"{day}/shard-{shard:05d}")
 
 
-def _remove_others(out: Path, shards: int) -> None:
-    """What a run with more shards has left would count its customers twice."""
-    ours = {part_path(out, shard).parent.name for shard in range(shards)}
-    for old in (out / FOLDER).glob("shard=*"):
+def _day_of_totals(out: Path) -> str | None:
+    """Which day the totals and the page in this folder are of."""
+    path = out / STAMPS / DAY_OF_TOTALS
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _remove_others(out: Path, day: str, shards: int) -> None:
+    """What a run of this day with more shards has left would count its customers twice."""
+    ours = {part_path(out, day, shard).parent.name for shard in range(shards)}
+    for old in (out / FOLDER / day).glob("shard=*"):
         if old.name not in ours:
             shutil.rmtree(old)
 

@@ -75,9 +75,9 @@ class Groups:
     save: pl.DataFrame
 
 
-def shard_counts(out: Path, rules: DecisionOptions, shard: int) -> Counts:
-    """The counts of one shard's forecasts."""
-    part = pl.read_parquet(part_path(out, shard), columns=READ)
+def shard_counts(out: Path, day: str, rules: DecisionOptions, shard: int) -> Counts:
+    """The counts of the forecasts of one day and shard."""
+    part = pl.read_parquet(part_path(out, day, shard), columns=READ)
     keys, customers = [CUTOFF, HORIZON_DAYS], pl.len().cast(pl.Int64).alias(CUSTOMERS)
     is_high = (pl.col(P_CHURN) >= rules.risk_threshold).alias("is_high")
     longest = part.filter(pl.col(HORIZON_DAYS) == pl.col(HORIZON_DAYS).max()).with_columns(
@@ -180,19 +180,20 @@ def _at_rank(least: Array, customers: Array, quantile: float, upper: bool = Fals
 
 
 def shard_groups(
-    out: Path, cutoff: datetime, horizon_days: int, rules: DecisionOptions, shard: int
+    out: Path, day: str, cutoff: datetime, horizon_days: int, rules: DecisionOptions, shard: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Sums of the quadrants of one shard's customers, and those to save with the most at stake.
 
     Args:
-        out: folder of the forecasts.
+        out: folder of the run.
+        day: folder of the forecasts, as `Scoring.day` names it.
         cutoff: of the forecasts.
         horizon_days: the longest.
         rules: with a `value_threshold`.
         shard: which.
     """
-    asked = (pl.col(CUTOFF) == cutoff) & (pl.col(HORIZON_DAYS) == horizon_days)
-    part = pl.scan_parquet(part_path(out, shard)).filter(asked).collect()
+    wanted_rows = (pl.col(CUTOFF) == cutoff) & (pl.col(HORIZON_DAYS) == horizon_days)
+    part = pl.scan_parquet(part_path(out, day, shard)).filter(wanted_rows).collect()
     decided = quadrants(part, rules)
     save = decided.filter(pl.col(QUADRANT) == Quadrant.save.value).join(
         part.select(CUSTOMER_ID, P_CHURN, CLV), on=CUSTOMER_ID
