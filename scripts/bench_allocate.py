@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from retinue.decisions.allocate import NONE, Problem, allocate
+from retinue.decisions.allocate import allocate
+from retinue.decisions.problem import NONE, Problem
 
 ACTIONS = 8
 

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retinue.decisions.allocate import CORE, NONE, Allocation, Problem, allocate, best_at
+from retinue.decisions.allocate import Allocation, allocate, best_at
 from retinue.decisions.offers import BARS, CONTACTS, WITHDRAWN, Offers, drawn
+from retinue.decisions.problem import NONE, Problem
 from retinue.options import ActionOptions, DecisionOptions
 from retinue.schema import (
     ACTION,
@@ -56,7 +57,6 @@ NOTHING = "none"
 EXPLORE_SALT = "retinue exploration"
 SHOWN = 3
 CURVE_POINTS = 12
-SMALL_BASE = 5_000
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,14 @@ def budget_curve(
 ) -> pl.DataFrame:
     """What each budget would bring, from nothing to where the next unit of money earns nothing; other limits as set."""
     free = _limited(customers, made, menu, rules, None)[1]
-    # what the integer programme would settle is nothing on the scale of a curve
-    core = CORE if customers.height <= SMALL_BASE else 0
-    most = allocate(free, core)
+    most = allocate(free, core=0)  # what a search would settle is nothing on the scale of a curve
     rows = np.flatnonzero(most.choice != NONE)
     spent = float(made.cost[rows, most.choice[rows]].sum())
     told = []
     for share in np.linspace(0.0, 1.0, points) ** 2:
         problem = _limited(customers, made, menu, rules, spent * share)[1]
         # a floor may cost more than a small budget: the curve shows what money brings, floors aside
-        found = allocate(replace(problem, floors=problem.floors * 0.0), core)
+        found = allocate(replace(problem, floors=problem.floors * 0.0), core=0)
         chosen = np.flatnonzero(found.choice != NONE)
         action = found.choice[chosen]
         cost, gain = (float(of[chosen, action].sum()) for of in (made.cost, made.gain))
