@@ -18,6 +18,7 @@ from rich.table import Table
 
 from retinue.help import COMMANDS, command_help, overview
 from retinue.schema import InputError
+from retinue.watchdog import heard_within_grace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     screen = Console(stderr=True)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return _command(words, screen)
+        with heard_within_grace():
+            return _command(words, screen)
     except InputError as error:
         screen.print(f"[bold red]error[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
         return 1

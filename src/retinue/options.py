@@ -440,6 +440,15 @@ class ScoringOptions:
 
 
 @dataclass
+class RunOptions:
+    """How a command runs."""
+
+    stage_timeout_minutes: float | None = option(
+        None, "a stage that takes longer is ended with a line that names it; null = no limit", "minutes"
+    )
+
+
+@dataclass
 class Options:
     """Everything a run can be told."""
 
@@ -455,6 +464,7 @@ class Options:
         None, "that all actions together may cost, in expectation; null = no limit", "account currency"
     )
     experiments: ExperimentOptions = option(ExperimentOptions, "a randomised experiment")
+    run: RunOptions = option(RunOptions, "how a command runs")
     worlds: WorldOptions = option(WorldOptions, "simulated bases")
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
     trainer: TrainerOptions = option(TrainerOptions, "preset of conf/trainer: cpu, gpu, ddp, fsdp")
@@ -558,6 +568,8 @@ class Options:
             raise ValueError(
                 f"experiments.name={self.experiments.name}: must be letters, digits, - and _ alone."
             )
+        if self.run.stage_timeout_minutes is not None:
+            _within("run.stage_timeout_minutes", self.run.stage_timeout_minutes, 0.001, 1e6)
         _within("data.max_bad_share", self.data.max_bad_share, 0.0, 1.0)
         _within("segments.min_share", self.segments.min_share, 0.0, 0.5)
         _within("segments.max_segments", self.segments.max_segments, 1, 64)

@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,7 @@ from retinue.schema import (
     SEGMENTS,
     VALUE_AT_STAKE,
     VALUE_IF_RETAINED,
+    InputError,
 )
 from retinue.segments.fit import assign, fit_segments
 from retinue.segments.lineage import lineage
@@ -77,6 +79,7 @@ from retinue.segments.model import SegmentModel
 from retinue.segments.moves import moves
 from retinue.segments.profiles import profiles
 from retinue.sequences.tokens import write_tokens
+from retinue.watchdog import time_limit
 
 log = logging.getLogger("retinue")
 STORIES = 500  # customers whose story the report tells
@@ -409,12 +412,40 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
                 continue
             stamp_path(run, stage).unlink(missing_ok=True)
             started = time.monotonic()
-            WORK[stage](run)
+            with _limited(run, stage) as limited:
+                WORK[stage](limited)
             write_text(json.dumps({"key": key, "files": sizes(run, stage)}), stamp_path(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
             seen = logging.INFO if engine.is_gpu else logging.DEBUG  # a GPU is full sooner than a host
             log.log(seen, "%s: memory in GiB %s", stage.value, memory_report())
     return run
+
+
+@contextmanager
+def _limited(run: Run, stage: Stage) -> Iterator[Run]:
+    """The run, ended with one line where the stage takes longer than run.stage_timeout_minutes."""
+    minutes = run.options.run.stage_timeout_minutes
+    if minutes is None:
+        yield run
+        return
+    message = (
+        f"error {stage.value}: took longer than run.stage_timeout_minutes={minutes:g} and was ended at: {{at}}. Finished stages "
+        "are kept. Give it more minutes, fewer customers or a simpler forecaster, and run the same command again."
+    )
+    with time_limit(minutes * 60, message) as limit:
+        last = ["its start"]
+
+        def noted(text: str, done: float) -> None:
+            last[0] = f"{text}, {done:.0%}"
+            limit.at(last[0])
+            run.progress(text, done)
+
+        try:
+            yield replace(run, progress=noted)
+        except KeyboardInterrupt:
+            if limit.is_over:
+                raise InputError(message.removeprefix("error ").replace("{at}", last[0])) from None
+            raise
 
 
 def run_backtest(options: Options, progress: Progress = unheard) -> tuple[Run, Backtest]:

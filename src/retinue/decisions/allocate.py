@@ -24,6 +24,7 @@ LP_SECONDS = 2.0
 CLOSE = 2e-5  # relative gap at which prices are good enough
 CORE = 300
 ROUNDS = 4
+ENOUGH = 1e-4  # relative gap at which nothing more is searched
 MOST_TRIED = 20_000
 
 
@@ -66,6 +67,8 @@ def allocate(problem: Problem, core: int = CORE) -> Allocation:
     wanted, _, lead = _best(problem, prices)
     choice = _filled(problem, _fitted(problem, wanted, prices), prices)
     for _ in range(ROUNDS if core and len(choice) and len(prices) else 0):
+        if bound - problem.value(choice) <= ENOUGH * abs(bound):
+            break
         first = np.where(choice == wanted, lead, -1.0)
         again = _settled(problem, choice, first, prices, min(core, len(choice)))
         if (again == choice).all():
