@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "decisions",
     },
 }  # fmt: skip
+MAY_IMPORT["watchdog"] = set()
 MAY_IMPORT["runs"] = {"schema", "options", "config", "events"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
