@@ -130,6 +130,9 @@ class DataOptions:
     null_values: list[str] = option(
         ["", "NA", "N/A", "null", "NULL", "None", "nan", "NaN"], "texts that mean unknown"
     )
+    encoding: str | None = option(
+        None, "of text files, e.g. cp1252 or utf-16; null = found from the bytes, and stated"
+    )
     separator: str | None = option(None, "of CSV fields; null = found from the header line")
     observation_end: str | None = option(
         None, "last day or instant the data cover; null = end of the day of the last event, and said so"

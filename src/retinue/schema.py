@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,8 +12,29 @@ UTC_TIME = pl.Datetime("us", "UTC")
 SCHEMA_VERSION = 1
 
 
+MOST_SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """A cell or a name as it stands in messages: control characters escaped, cut at 60 characters."""
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)[: MOST_SHOWN + 1]
+    )
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names as they stand in messages, the first so many of them."""
+    every = [shown(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+
+
 class InputError(Exception):
-    """A mistake in the user's data or options, told with field, rule, value and cure; never shown as a traceback."""
+    """A mistake in the user's data or options: one line with field, rule, value and cure; never shown as a traceback."""
+
+    def __init__(self, message: str) -> None:
+        plain = "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in message)
+        super().__init__(plain)
 
 
 class Column(str):

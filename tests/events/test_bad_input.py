@@ -204,13 +204,14 @@ def test_parquet_damaged_inside(tmp_path: Path) -> None:
     refused(path, tmp_path, "orders.parquet", "cannot be read to its end")
 
 
-def test_rows_with_too_many_fields(tmp_path: Path) -> None:
-    refused(
-        orders_csv(tmp_path, [*GOOD, "a,2024-01-01,1,000"]),
-        tmp_path,
-        "orders.csv",
-        "cannot be read to its end",
-    )
+def test_rows_with_too_many_fields_are_set_aside_with_their_line(tmp_path: Path) -> None:
+    path = orders_csv(tmp_path, [*GOOD, "a,2024-01-01,1,000"])
+    store = prepared(path, tmp_path)
+    assert store.quarantine().select(ROW, REASON, VALUES).rows() == [
+        (62, "line: more fields than the header", '{"line":"a,2024-01-01,1,000"}')
+    ]
+    assert store.manifest.rows_in == 61
+    refused(path, tmp_path / "strict", "1 of 61 lines", "row 62", "more fields", max_bad_share=0.0)
 
 
 def test_json_that_is_an_array_or_broken(tmp_path: Path) -> None:
@@ -227,7 +228,8 @@ def test_json_that_is_an_array_or_broken(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending(tmp_path: Path) -> None:
-    refused(write(tmp_path / "orders.xlsx", ["x"]), tmp_path, "orders.xlsx", "ending", ".csv")
+    refused(write(tmp_path / "orders.docx", ["x"]), tmp_path, "orders.docx", "ending", ".csv")
+    refused(write(tmp_path / "orders.xlsx", ["x"]), tmp_path, "orders.xlsx", "cannot be read")
 
 
 def test_ids_of_mixed_types(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from retinue.events.clock import Clock, as_text
 from retinue.events.reading import ROW_NUMBER
 from retinue.events.sources import CURRENCY, Input
 from retinue.events.tally import Tally, examples_where
+from retinue.events.text_files import PROBLEM
 from retinue.events.timeline import lies_after
 from retinue.schema import (
     AMOUNT,
     BASE,
+    COST,
     CUSTOMER,
     CUSTOMER_ID,
     DISCOUNT,
@@ -29,6 +31,7 @@ from retinue.schema import (
     NUMBERS,
     ORDER,
     ORDER_ID,
+    QUANTITY,
     RATING,
     REASON,
     REFUND,
@@ -43,7 +46,16 @@ from retinue.schema import (
 SAME_A, SAME_B = "__same_a__", "__same_b__"
 CLOCK = "__clock__"  # whether the row itself carries a time of day
 _MASK = 2**63 - 1
-_RANGES = {SEVERITY: (0.0, 1.0), SENTIMENT: (-1.0, 1.0), RATING: (1.0, 5.0)}
+# a card number has 16 digits, a price in the smallest currency unit at most 13
+_RANGES = {
+    AMOUNT: (-1e13, 1e13),
+    DISCOUNT: (-1e13, 1e13),
+    COST: (-1e13, 1e13),
+    QUANTITY: (-1e13, 1e13),
+    SEVERITY: (0.0, 1.0),
+    SENTIMENT: (-1.0, 1.0),
+    RATING: (1.0, 5.0),
+}
 _KEY = "__key__"
 
 
@@ -77,9 +89,10 @@ def pseudonyms(ids: pl.Series, secret: bytes) -> pl.Series:
 
 def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One batch of a raw table as (usable rows in our columns, quarantine rows); counts go to the tally."""
-    shaped = raw.select(pl.col(ROW_NUMBER), **source.expressions)
     file = source.table.label
     tally.rows_in += raw.height
+    raw, broken = _without_broken(raw, source, tally)
+    shaped = raw.select(pl.col(ROW_NUMBER), **source.expressions)
     for name in set(source.names.values()):
         tally.rows_of[name] += raw.height
     ids = _ids(shaped, rules, tally, file)
@@ -101,7 +114,32 @@ def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple
         if column in shaped.columns
     ]
     table = table.with_columns(labels).with_columns(pl.coalesce(reasons).alias(REASON))
-    return _split(raw, table, shaped, source, rules, tally)
+    good, bad = _split(raw, table, shaped, source, rules, tally)
+    return good, bad if broken is None else pl.concat([broken, bad])
+
+
+def _without_broken(
+    raw: pl.DataFrame, source: Input, tally: Tally
+) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The rows that were read, and those whose line does not fit the header, as quarantine rows."""
+    if PROBLEM not in raw.columns:
+        return raw, None
+    broken = raw.filter(pl.col(PROBLEM).is_not_null())
+    raw = raw.filter(pl.col(PROBLEM).is_null()).drop(PROBLEM)
+    lines, numbers = broken[source.table.columns[0]], broken[ROW_NUMBER]
+    tally.broken_lines.add(lines, numbers, source.table.label)
+    reasons = ("line: " + broken[PROBLEM]).alias(REASON)
+    tally.quarantined += broken.height
+    for reason, count in reasons.value_counts().iter_rows():
+        tally.reasons[reason] += count
+    return raw, pl.DataFrame(
+        {
+            FILE: pl.Series([source.table.label], dtype=pl.String).new_from_index(0, broken.height),
+            ROW: numbers.cast(pl.Int64),
+            REASON: reasons,
+            VALUES: broken.select(pl.struct(lines.alias("line")).struct.json_encode()).to_series(),
+        }
+    )
 
 
 def _split(
@@ -138,8 +176,8 @@ def _quarantined(
     if rules.secret is not None:
         kept = kept.with_columns(table[CUSTOMER_ID].filter(bad).alias(source.names[CUSTOMER_ID]))
     flat = kept.select(
-        pl.col(name) if kept.schema[name].is_nested() else pl.col(name).cast(pl.String, strict=False)
-        for name in kept.columns
+        pl.col(name) if dtype.is_nested() else pl.col(name).cast(pl.String, strict=False)
+        for name, dtype in kept.schema.items()
     )
     reasons = table[REASON].filter(bad)
     tally.quarantined += kept.height
@@ -231,8 +269,7 @@ def _read_times(shaped: pl.DataFrame, column: str, source: Input, rules: Rules, 
         example = forms.setdefault(form, type(tally.shifted)())
         example.add(raw.filter(same), shaped[ROW_NUMBER].filter(same), file)
         if form == 2:
-            ticking = same & read["clock"]
-            tally.naive[name].add(raw.filter(ticking), shaped[ROW_NUMBER].filter(ticking), file)
+            tally.naive[name].add(raw.filter(same), shaped[ROW_NUMBER].filter(same), file)
     examples_where(shaped, read["shifted"], raw, tally.shifted, file, ROW_NUMBER)
     return read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
@@ -13,6 +14,9 @@ from retinue.schema import UTC_TIME, InputError
 # forms of a time; null means unreadable
 DATE, NAIVE, OFFSET = 1, 2, 3
 DAY_FIRST = r"^\s*(\d{1,2})[/.\-](\d{1,2})[/.\-]\d{4}(\D|$)"
+
+TICKING = r"\d:\d\d|^\s*\d{9,19}(\.\d+)?\s*$"  # a time of day, or seconds since 1970
+MIDNIGHT = r"(^|\D)(0?0:00(:00([.,]0+)?)?|12:00(:00)? ?[aA][mM])($|[^\d:])"
 
 _CLOCK = (
     r"(?<H>\d{1,2}):(?<M>\d{2})(?::(?<S>\d{2})(?:[.,](?<f>\d{1,9}))?)?"
@@ -26,7 +30,31 @@ _LOCAL = (
     r"^(?<a>\d{1,2})[/.\-](?<b>\d{1,2})[/.\-](?<y>\d{4})"
     r"(?:[T ,]+" + _CLOCK + ")?$"
 )
+_CLOCKS = (
+    "%H",
+    "%I",
+    "%T",
+    "%R",
+    "%X",
+    "%c",
+    "%s",
+    "%r",
+    "%k",
+    "%l",
+)  # parts of a pattern that carry a time of day
 _EPOCH_UNITS = ((9, 10, 1_000_000, 1), (12, 13, 1_000, 1), (15, 16, 1, 1), (18, 19, 1, 1_000))
+
+
+_FIRST_DAY, _LAST_DAY = date(1678, 1, 1), date(9998, 12, 31)
+
+
+def in_range(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The dates or times of the years 1678 to 9998; null where another, which not every zone and library can hold."""
+    day = values.to_physical()
+    per_day = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+    scale = per_day[dtype.time_unit] if isinstance(dtype, pl.Datetime) else 1
+    low, high = ((end - date(1970, 1, 1)).days * scale for end in (_FIRST_DAY, _LAST_DAY))
+    return pl.when(day.is_between(low, high)).then(values)
 
 
 def zone_checked(zone: str, option: str) -> str:
@@ -45,13 +73,15 @@ class Clock:
     """How the times of one group of tables are read.
 
     A date is a day of the shoppers: it becomes the first instant of that day in `local_zone`. A naive time with a clock
-    is read in `zone`. `day_first` answers, once and for the whole column, whether 03/04/2024 is the third of April.
+    is read in `zone`, but times that are midnight in the whole column are dates. `day_first` answers, once and for the
+    whole column, whether 03/04/2024 is the third of April; `all_midnight` whether no time of the column has a clock.
     """
 
     zone: str
     local_zone: str
     form: str | None
     day_first: Callable[[], bool]
+    all_midnight: Callable[[], bool] = lambda: False
 
     def read(self, values: pl.Series) -> pl.DataFrame:
         """Columns time (UTC, null = unreadable), form (DATE, NAIVE, OFFSET), clock (not at 0:00), shifted."""
@@ -107,7 +137,7 @@ class Clock:
                 local = texts.str.to_datetime(self.form, time_unit="us", strict=False).dt.replace_time_zone(
                     None
                 )
-            elif any(mark in self.form for mark in ("%H", "%I", "%T", "%R", "%X", "%c", "%s")):
+            elif any(mark in self.form for mark in _CLOCKS):
                 local = texts.str.to_datetime(self.form, time_unit="us", strict=False)
             else:
                 local = texts.str.to_date(self.form, strict=False).cast(pl.Datetime("us"))
@@ -115,13 +145,18 @@ class Clock:
             raise InputError(
                 f"data.time_format={self.form}: cannot be used ({error}). Example: '%d/%m/%Y %H:%M'."
             ) from error
-        form = OFFSET if "%z" in self.form else NAIVE if "%H" in self.form or "%I" in self.form else DATE
+        has_offset = "%z" in self.form or "%s" in self.form  # seconds since 1970 are counted in UTC
+        form = OFFSET if has_offset else NAIVE if any(mark in self.form for mark in _CLOCKS) else DATE
         forms = pl.select(pl.when(local.is_not_null()).then(form).cast(pl.Int8)).to_series()
         return self._placed(local, forms)
 
     def _placed(self, local: pl.Series, form: pl.Series) -> pl.DataFrame:
         """Local times to UTC: the earlier of two readings in autumn, an hour later in the gap of spring."""
+        naive = (form == NAIVE).fill_null(False)
+        if naive.any() and _is_midnight(local.filter(naive)).all() and self.all_midnight():
+            form = form.set(naive, DATE)
         table = pl.DataFrame({"local": local, "form": form})
+        table = table.with_columns(in_range(pl.col("local"), pl.Datetime("us")))
         when = pl.col("local")
 
         def at(zone: str, moved: pl.Expr) -> pl.Expr:
@@ -155,6 +190,10 @@ class Clock:
             clock=clock.fill_null(False),
             shifted=missing.fill_null(False),
         )
+
+
+def _is_midnight(local: pl.Series) -> pl.Series:
+    return local.dt.cast_time_unit("us").to_physical() % 86_400_000_000 == 0
 
 
 def as_text(values: pl.Series) -> pl.Series:

@@ -76,6 +76,8 @@ def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[
         f"{tally.rows_in:,} rows in = {kept:,} stored + {tally.quarantined:,} quarantined + {stored.duplicates:,} "
         f"merged as exact duplicates; the stored rows make {stored.events:,} event{'' if stored.events == 1 else 's'}.",
     )  # fmt: skip
+    for note in tally.notes:
+        yield finding(FACT, "files", f"{note}.")
     for reason, count in sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0])):
         share = count / tally.rows_in
         level = WARNING if share >= 0.01 else FACT

@@ -15,7 +15,7 @@ from retinue.options import DataOptions
 from retinue.schema import SCHEMA_VERSION, InputError
 
 # raised by hand when the same input would give another store
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 _WHOLE_BYTES = 4 << 20
 _END_BYTES = 1 << 20
 

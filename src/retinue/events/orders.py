@@ -155,7 +155,7 @@ def _tied(orders: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     loose = refunds.join(sold.filter(pl.col(ORDER_ID).is_not_null()), on=[CUSTOMER, ORDER_ID], how="anti")
     if loose.is_empty():
         return orders, 0
-    cents = (pl.col(AMOUNT).abs() * 10_000).round().cast(pl.Int64).alias(_CENTS)
+    cents = (pl.col(AMOUNT).abs() * 10_000).round().cast(pl.Int64, strict=False).alias(_CENTS)
     keyed = loose.with_columns(cents).sort(EVENT_TIME, ORDER_ID, CUSTOMER, _CENTS)
     target = sold.filter(pl.col(ORDER_ID).is_not_null()).select(
         CUSTOMER, cents, EVENT_TIME, pl.col(ORDER_ID).alias("__order__"), pl.col(EVENT_TIME).alias("__sold__")

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from datetime import time as dt_time
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ import polars as pl
 
 from retinue.cluster import HERE, Spread
 from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
-from retinue.events.clock import DAY_FIRST, Clock, zone_checked
+from retinue.events.clock import DAY_FIRST, MIDNIGHT, TICKING, Clock, zone_checked
 from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
 from retinue.events.orders import Grouping, event_columns, to_events
@@ -44,7 +45,7 @@ ROWS_PER_SHARD = 2_000_000
 MAX_SHARDS = 4096
 ROWS_PER_PART = 2_000
 MOST_HELD_ROWS = 4_000_000
-_PARTS = "parts"
+_PARTS, _COPIES = "parts", "copies"
 
 
 def prepare(
@@ -98,7 +99,7 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
 def _build(
     options: DataOptions, folder: Path, shards: int, mark: str, say: Report, spread: Spread
 ) -> Manifest:
-    inputs = inputs_of(options)
+    inputs = inputs_of(options, folder / _COPIES)
     estimate = sum(source.table.rows for source in inputs)
     count = shards or max(1, min(MAX_SHARDS, -(-estimate // ROWS_PER_SHARD)))
     if not 1 <= count <= MAX_SHARDS:
@@ -116,6 +117,7 @@ def _build(
     _write_quarantine(folder)
     _write_protected(options, rules, folder)
     shutil.rmtree(folder / _PARTS)
+    shutil.rmtree(folder / _COPIES, ignore_errors=True)
     say("events stored", 1.0)
     return _manifest(options, tally, stored, grouping, count, mark)
 
@@ -130,7 +132,10 @@ def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
     clocks: dict[str, Clock] = {}
     for source in inputs:
         group = [other for other in inputs if other.group == source.group]
-        clocks.setdefault(source.group, Clock(zone, local_zone, options.time_format, _DayFirst(group)))
+        clock = Clock(
+            zone, local_zone, options.time_format, _DayFirst(group), _AllMidnight(group, options.time_format)
+        )
+        clocks.setdefault(source.group, clock)
     return Rules(
         options.base, options.event_type, tuple(options.null_values), latest, why, clocks, secret_of(options)
     )
@@ -178,6 +183,35 @@ class _DayFirst:
         return first > 12
 
 
+class _AllMidnight:
+    """Asks the whole time column once whether every time is midnight, as a database writes dates."""
+
+    def __init__(self, group: list[Input], form: str | None) -> None:
+        self.group, self.form = group, form
+        self.answer: bool | None = None
+
+    def __call__(self) -> bool:
+        if self.answer is None:
+            self.answer = not any(self._ticks(source) for source in self.group)
+        return self.answer
+
+    def _ticks(self, source: Input) -> bool:
+        time = source.expressions[EVENT_TIME]
+        dtype = source.table.frame.select(time.alias("time")).collect_schema()["time"]
+        if isinstance(dtype, pl.Datetime):
+            ticks = time.dt.time() != dt_time()
+        elif self.form is not None:
+            ticks = time.cast(pl.String).str.to_datetime(self.form, strict=False).dt.time() != dt_time()
+        else:
+            text = time.cast(pl.String)
+            ticks = text.str.contains(TICKING) & ~text.str.contains(MIDNIGHT)
+        try:
+            found = source.table.frame.select(ticks.any().alias("ticks")).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            raise unreadable(source.table.label, error) from error
+        return bool(found.item())
+
+
 def _first_pass(
     inputs: list[Input], rules: Rules, parts: Path, shards: int, estimate: int, say: Report, spread: Spread
 ) -> Tally:
@@ -210,7 +244,7 @@ def _read(
 ) -> Tally:
     """One input; done twice it writes the same files."""
     place, source = numbered
-    tally = Tally()
+    tally = Tally(notes=[f"{source.table.label}: {note}" for note in source.table.notes])
     held: list[pl.DataFrame] = []
     written = 0
     # many shards would make many files of a few rows each

@@ -10,7 +10,15 @@ from typing import assert_never
 
 import polars as pl
 
-from retinue.events.reading import ROW_NUMBER, RawTable, find_files, nearest, open_table, unreadable
+from retinue.events.reading import (
+    ROW_NUMBER,
+    RawTable,
+    check_cells,
+    find_files,
+    nearest,
+    open_table,
+    unreadable,
+)
 from retinue.options import ColumnOptions, DataOptions, Source
 from retinue.schema import (
     AMOUNT,
@@ -29,6 +37,8 @@ from retinue.schema import (
     REGION,
     Column,
     InputError,
+    listed,
+    shown,
 )
 
 CURRENCY = "currency"
@@ -44,19 +54,19 @@ class Input:
     names: dict[str, str]
 
 
-def inputs_of(options: DataOptions) -> list[Input]:
-    """Every raw table of a preset, in a fixed order.
+def inputs_of(options: DataOptions, work: Path) -> list[Input]:
+    """Every raw table of a preset, in a fixed order; `work` is a folder for plain copies of files that are not.
 
     Raises:
         InputError: a file, package or needed column is missing.
     """
     match options.source:
         case Source.files:
-            return _files(options)
+            return _files(options, work)
         case Source.cdnow:
             return [_cdnow()]
         case Source.online_retail:
-            return _online_retail(options)
+            return _online_retail(options, work)
         case Source.complete_journey:
             return _complete_journey()
     assert_never(options.source)
@@ -98,15 +108,29 @@ def _path_options(options: DataOptions) -> list[tuple[str, str, str | None]]:
     return pairs
 
 
-def _files(options: DataOptions) -> list[Input]:
+def _files(options: DataOptions, work: Path) -> list[Input]:
     found: list[Input] = []
     for key, text, kind in _path_options(options):
         group: list[Input] = []
         for path in find_files(text, key):
-            table = open_table(path, options.separator)
+            table = open_table(path, options.separator, work, options.encoding)
             group.append(_mapped(table, options, key, kind))
+        _check_alike(group)
         found += group
     return found
+
+
+def _check_alike(group: list[Input]) -> None:
+    """Raises InputError where a column of ours is in one file of a glob or folder and not in another."""
+    for ours in dict.fromkeys(name for source in group for name in source.names):
+        lacking = next((source.table for source in group if ours not in source.names), None)
+        having = next(source for source in group if ours in source.names)
+        if lacking is not None:
+            raise InputError(
+                f"{lacking.label}: there is no column '{shown(having.names[ours])}' ({ours}), which {having.table.label} of the "
+                f"same path has; it has {listed(lacking.columns)}. Give the files of one export, or each kind of file by "
+                "data.paths.<event type>."
+            )
 
 
 def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None) -> Input:
@@ -120,14 +144,14 @@ def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None)
                 continue
             raise InputError(
                 f"{table.label}: there is no column '{given}' (data.columns.{item.name}); it has "
-                f"{', '.join(table.columns)}.{nearest(given, table.columns)} Set data.columns.{item.name}=<name>."
+                f"{listed(table.columns)}.{nearest(given, table.columns)} Set data.columns.{item.name}=<name>."
             )
         if given is not None:
             names[item.name] = given
     for needed in (CUSTOMER_ID, EVENT_TIME):
         if needed not in names:
             raise InputError(
-                f"{table.label}: there is no column '{needed}'; it has {', '.join(table.columns)}."
+                f"{table.label}: there is no column '{needed}'; it has {listed(table.columns)}."
                 f"{nearest(needed, table.columns)} Set data.columns.{needed}=<name>."
             )
     if names[CUSTOMER_ID] == names[EVENT_TIME]:
@@ -135,6 +159,7 @@ def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None)
             f"{table.label}: column '{names[EVENT_TIME]}' cannot be both customer_id and event_time. "
             "Set data.columns.customer_id and data.columns.event_time to two columns."
         )
+    check_cells(table, names)
     expressions = {ours: pl.col(theirs) for ours, theirs in names.items()}
     if kind is not None or EVENT_TYPE not in names:
         expressions[EVENT_TYPE] = pl.lit(kind or options.event_type)
@@ -173,7 +198,7 @@ def _preset(
     return Input(table, table.label, expressions, {str(ours): theirs for ours, theirs in names.items()})
 
 
-def _online_retail(options: DataOptions) -> list[Input]:
+def _online_retail(options: DataOptions, work: Path) -> list[Input]:
     if options.path is None:
         raise InputError(
             "data=online_retail needs data.path=online_retail.parquet (UCI Online Retail, one file)."
@@ -193,7 +218,7 @@ def _online_retail(options: DataOptions) -> list[Input]:
     made: dict[Column, pl.Expr] = {AMOUNT: amount, EVENT_TYPE: kind}
     found = []
     for path in find_files(options.path, "data.path"):
-        table = open_table(path, options.separator)
+        table = open_table(path, options.separator, work, options.encoding)
         for name in names.values():
             if name not in table.columns:
                 raise InputError(
@@ -220,7 +245,7 @@ def _journey(name: str) -> Path:
 
 def _journey_table(name: str, joined: Callable[[pl.LazyFrame], pl.LazyFrame]) -> RawTable:
     path = _journey(name)
-    table = open_table(path, None)
+    table = open_table(path, None, Path())
     try:
         frame = joined(table.frame)
         columns = tuple(c for c in frame.collect_schema().names() if c != ROW_NUMBER)

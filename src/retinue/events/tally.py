@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from retinue.events.clock import NAIVE, OFFSET
-from retinue.schema import UTC_TIME, InputError
+from retinue.schema import UTC_TIME, InputError, shown
 
 K = TypeVar("K")
 
@@ -32,7 +32,7 @@ class Example:
         """Counts the values; the first of all is kept as the example."""
         if len(values) and self.count == 0:
             value = values[0]
-            self.value, self.file, self.row = ("" if value is None else str(value)), file, int(rows[0])
+            self.value, self.file, self.row = ("" if value is None else shown(value)), file, int(rows[0])
         self.count += len(values)
 
     def __add__(self, other: Example) -> Example:
@@ -69,6 +69,8 @@ class Tally:
     number_ids: int = 0
     text_ids: Example = field(default_factory=Example)
     trimmed_ids: Example = field(default_factory=Example)
+    broken_lines: Example = field(default_factory=Example)
+    notes: list[str] = field(default_factory=list)
     negative_orders: Example = field(default_factory=Example)
     negative_discounts: int = 0
     empty_amounts: int = 0
@@ -83,11 +85,12 @@ class Tally:
             getattr(self, name).update(getattr(later, name))
         for name in ("bad_times", "bad_numbers", "impossible", "naive"):
             _add_examples(getattr(self, name), getattr(later, name))
-        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders"):
+        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders", "broken_lines"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for key, forms in later.forms.items():
             _add_examples(self.forms.setdefault(key, {}), forms)
         self.clock_types |= later.clock_types
+        self.notes += later.notes
         for base, seen in later.currencies.items():
             self.currencies[base].update(seen)
         self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
@@ -147,6 +150,13 @@ class Tally:
                 )
 
     def _check_shares(self, share: float, null_values: list[str]) -> None:
+        if self.broken_lines.count > share * self.rows_in:
+            why = next(reason for reason, _ in self.reasons.most_common() if reason.startswith("line: "))
+            raise InputError(
+                f"events: {self.broken_lines.count:,} of {self.rows_in:,} lines do not fit the header ({self.broken_lines}; "
+                f"{why.removeprefix('line: ')}). Export the file again, or set data.separator, or let them be set aside with "
+                "data.max_bad_share=1."
+            )
         for column, example in self.bad_times.items():
             if example.count > share * self.rows_of[column]:
                 raise InputError(
