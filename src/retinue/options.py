@@ -133,6 +133,14 @@ class DataOptions:
     encoding: str | None = option(
         None, "of text files, e.g. cp1252 or utf-16; null = found from the bytes, and stated"
     )
+    decimal: str | None = option(
+        None,
+        "point or comma: decimal sign of numbers in text; null = found where one reading fits, and stated",
+    )
+    thousands: str | None = option(
+        None,
+        "point, comma, space, apostrophe or none: what parts thousands; null = the other one than data.decimal",
+    )
     separator: str | None = option(None, "of CSV fields; null = found from the header line")
     observation_end: str | None = option(
         None, "last day or instant the data cover; null = end of the day of the last event, and said so"

@@ -9,7 +9,8 @@ from datetime import datetime
 import polars as pl
 import polars_hash as plh
 
-from retinue.events.clock import Clock, as_text
+from retinue.events.clock import EXCEL_DAY, Clock, as_text
+from retinue.events.numbers import CODES, Forms, currency_in, numbers
 from retinue.events.reading import ROW_NUMBER
 from retinue.events.sources import CURRENCY, Input
 from retinue.events.tally import Tally, examples_where
@@ -69,6 +70,7 @@ class Rules:
     latest: datetime
     latest_reason: str
     clocks: dict[str, Clock]
+    forms: dict[str, Forms]
     secret: bytes | None = field(default=None, repr=False)
 
 
@@ -155,7 +157,9 @@ def _split(
     good = table.filter(~bad)
     _count(good, tally, source.table.label)
     if CURRENCY in shaped.columns:
-        seen = table.select(BASE, pl.Series(CURRENCY, _text(shaped[CURRENCY], rules))).filter(~bad)
+        seen = table.select(
+            BASE, pl.Series(CURRENCY, _text(shaped[CURRENCY], rules).str.to_uppercase())
+        ).filter(~bad)
         for base, name, count in seen.drop_nulls().group_by(BASE, CURRENCY).len().iter_rows():
             tally.currencies[base][name] += count
     negative = (
@@ -204,6 +208,17 @@ def _count(good: pl.DataFrame, tally: Tally, file: str) -> None:
         below = orders.filter(pl.col(AMOUNT) < 0)
         tally.negative_orders.add(below[AMOUNT], below[ROW_NUMBER], file)
         tally.empty_amounts += orders[AMOUNT].null_count()
+
+
+def _currencies_in(table: pl.DataFrame, text: pl.Series, read: pl.Series, tally: Tally) -> None:
+    """Counts the currency signs and codes that stand beside numbers."""
+    odd = text.cast(pl.Float64, strict=False).is_null() & text.is_not_null()
+    if not odd.any():
+        return
+    seen = pl.DataFrame({BASE: table[BASE].filter(read).filter(odd), "text": text.filter(odd)})
+    named = seen.with_columns(currency_in(pl.col("text")).replace(CODES).alias(CURRENCY)).drop_nulls()
+    for base, name, count in named.group_by(BASE, CURRENCY).len().iter_rows():
+        tally.currencies[base][name] += count
 
 
 def _text(values: pl.Series, rules: Rules) -> pl.Series:
@@ -271,6 +286,8 @@ def _read_times(shaped: pl.DataFrame, column: str, source: Input, rules: Rules, 
         if form == 2:
             tally.naive[name].add(raw.filter(same), shaped[ROW_NUMBER].filter(same), file)
     examples_where(shaped, read["shifted"], raw, tally.shifted, file, ROW_NUMBER)
+    excel = as_text(raw).str.contains(EXCEL_DAY).fill_null(False) & read["time"].is_not_null()
+    examples_where(shaped, excel, raw, tally.excel_days, file, ROW_NUMBER)
     return read
 
 
@@ -279,7 +296,15 @@ def _number(
 ) -> tuple[pl.DataFrame, list[pl.Expr]]:
     """The column as Float64, and the reasons it gives for quarantine; counts what does not parse."""
     text = _text(raw, rules) if not raw.dtype.is_numeric() else raw
-    value = text.cast(pl.Float64, strict=False)
+    if text.dtype == pl.String:
+        form = rules.forms[source.group].of(column, text)
+        value = numbers(text, form)
+        if form.found:
+            tally.number_forms[source.names.get(column, column)] = form.found
+        if column == AMOUNT and CURRENCY not in source.expressions:
+            _currencies_in(table, text.filter(value.is_not_null()), value.is_not_null(), tally)
+    else:
+        value = text.cast(pl.Float64, strict=False)
     if raw.dtype.is_float():
         value = value.fill_nan(None)
     bad = (

@@ -13,13 +13,14 @@ from retinue.schema import UTC_TIME, InputError
 
 # forms of a time; null means unreadable
 DATE, NAIVE, OFFSET = 1, 2, 3
-DAY_FIRST = r"^\s*(\d{1,2})[/.\-](\d{1,2})[/.\-]\d{4}(\D|$)"
+DAY_FIRST = r"^\s*(\d{1,2})(?:[/.\-](\d{1,2})[/.\-]\d{4}|[/.](\d{1,2})[/.]\d{2})(\D|$)"
 
 TICKING = r"\d:\d\d|^\s*\d{9,19}(\.\d+)?\s*$"  # a time of day, or seconds since 1970
 MIDNIGHT = r"(^|\D)(0?0:00(:00([.,]0+)?)?|12:00(:00)? ?[aA][mM])($|[^\d:])"
 
 _CLOCK = (
     r"(?<H>\d{1,2}):(?<M>\d{2})(?::(?<S>\d{2})(?:[.,](?<f>\d{1,9}))?)?"
+    r"(?:\s*(?<p>[AaPp])\.?[Mm]\.?)?"
     r"\s*(?<z>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?"
 )
 _ISO = (
@@ -27,9 +28,19 @@ _ISO = (
     r"(?:[T ]+" + _CLOCK + ")?$"
 )
 _LOCAL = (
-    r"^(?<a>\d{1,2})[/.\-](?<b>\d{1,2})[/.\-](?<y>\d{4})"
+    r"^(?<a>\d{1,2})[/.\-](?<b>\d{1,2})(?:[/.\-](?<y>\d{4})|[/.](?<short>\d{2}))"
     r"(?:[T ,]+" + _CLOCK + ")?$"
 )
+_MONTH_FIRST = (
+    r"^(?:[A-Za-z]{3,9},? +)?(?<mon>[A-Za-z]{3,9})\.? +(?<d>\d{1,2})(?:st|nd|rd|th)?,? +(?<y>\d{4})"
+    r"(?:[T ,]+(?:at +)?" + _CLOCK + ")?$"
+)
+_DAY_MONTH = (
+    r"^(?:[A-Za-z]{3,9},? +)?(?<d>\d{1,2})\.?(?:st|nd|rd|th)?[ \-]+(?<mon>[A-Za-z]{3,9})\.?[ ,\-]+(?<y>\d{4})"
+    r"(?:[T ,]+(?:at +)?" + _CLOCK + ")?$"
+)
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+EXCEL_DAY = r"^[2-7]\d{4}(\.\d+)?$"  # days since 30 December 1899: the years 1954 to 2119
 _CLOCKS = (
     "%H",
     "%I",
@@ -121,10 +132,13 @@ class Clock:
     def _read_odd(self, texts: pl.Series) -> pl.DataFrame:
         digits = texts.str.replace(r"^(\d{8,19})\.0+$", "${1}")
         table = _from_digits(digits)
-        iso = _from_parts(texts.str.extract_groups(_ISO).struct.unnest())
-        table = table.select(pl.coalesce(name, iso[name]).alias(name) for name in table.columns)
+        for other in (_from_excel(texts), _from_parts(_groups(texts, _ISO)), *_named_months(texts)):
+            table = table.select(pl.coalesce(name, other[name]).alias(name) for name in table.columns)
         if texts.str.contains(DAY_FIRST).any():
-            parts = texts.str.extract_groups(_LOCAL).struct.unnest()
+            parts = _groups(texts, _LOCAL)
+            # two digits of a year as POSIX reads them: 69 to 99 lie before 2000
+            century = pl.when(pl.col("short") >= "69").then(pl.lit("19")).otherwise(pl.lit("20"))
+            parts = parts.with_columns(pl.coalesce("y", century + pl.col("short")).alias("y"))
             day, month = ("a", "b") if self.day_first() else ("b", "a")
             local = _from_parts(parts.rename({day: "d", month: "m"}))
             table = table.select(pl.coalesce(name, local[name]).alias(name) for name in table.columns)
@@ -245,8 +259,47 @@ def _from_digits(texts: pl.Series) -> pl.DataFrame:
     return table.select(local=pl.coalesce(day, instant), form=form.cast(pl.Int8))
 
 
+def _from_excel(texts: pl.Series) -> pl.DataFrame:
+    """Days since 30 December 1899, a fraction being the time of day."""
+    days = pl.when(pl.col("text").str.contains(EXCEL_DAY)).then(pl.col("text")).cast(pl.Float64, strict=False)
+    since_1970 = ((days - 25_569) * 86_400).round().cast(pl.Int64) * 1_000_000
+    form = pl.when(days.is_null()).then(None).when(days == days.floor()).then(DATE).otherwise(NAIVE)
+    table = pl.DataFrame({"text": texts})
+    return table.select(local=since_1970.cast(pl.Datetime("us")), form=form.cast(pl.Int8))
+
+
+def _named_months(texts: pl.Series) -> list[pl.DataFrame]:
+    """Jan 05 2024, 5 January 2024, 05-Jan-2024; English names."""
+    if not texts.str.contains(r"[A-Za-z]{3}").any():
+        return []
+    number = pl.col("mon").str.to_lowercase().str.slice(0, 3)
+    number = number.replace_strict(
+        _MONTHS, [str(n) for n in range(1, 13)], default=None, return_dtype=pl.String
+    )
+    found = []
+    for pattern in (_MONTH_FIRST, _DAY_MONTH):
+        parts = _groups(texts, pattern).with_columns(number.alias("m"))
+        # a month that is none would otherwise be read as the zeroth
+        parts = parts.with_columns(pl.when(pl.col("m").is_not_null()).then(pl.col("y")).alias("y"))
+        found.append(_from_parts(parts))
+    return found
+
+
+def _groups(texts: pl.Series, pattern: str) -> pl.DataFrame:
+    return texts.str.extract_groups(pattern).struct.unnest()
+
+
 def _from_parts(parts: pl.DataFrame) -> pl.DataFrame:
     """Datetime from the texts of year, month, day, hour, minute, second, fraction and offset."""
+    hour, half = pl.col("H").cast(pl.Int64, strict=False), pl.col("p").str.to_lowercase()
+    # 12 AM is midnight; 13 PM is none
+    on_dial = pl.when(hour.is_between(1, 12)).then(hour % 12 + pl.when(half == "p").then(12).otherwise(0))
+    parts = parts.with_columns(
+        pl.when(half.is_null())
+        .then(pl.col("H"))
+        .otherwise(on_dial.cast(pl.String).fill_null("99"))
+        .alias("H")
+    )
     padded = [pl.col(name).fill_null("0").str.zfill(2) for name in ("m", "d", "H", "M", "S")]
     fraction = pl.col("f").fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
     text = pl.format("{}-{}-{} {}:{}:{}.{}", pl.col("y"), *padded, fraction)

@@ -12,7 +12,7 @@ import polars as pl
 from retinue.events.orders import Grouped, Grouping
 from retinue.events.tally import PLAIN, Tally
 from retinue.options import DataOptions
-from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC
+from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC, shown
 
 PROBLEM, WARNING, FACT = "problem", "warning", "fact"
 
@@ -107,6 +107,9 @@ def _of_times(options: DataOptions, tally: Tally) -> Iterator[dict[str, Any]]:
             yield finding(
                 WARNING, "time", text, "Set data.time_zone=Europe/London, or the zone of your shop."
             )
+    if tally.excel_days.count:
+        text = f"{tally.excel_days.count:,} times are Excel's day numbers ({tally.excel_days}) and are read as such."
+        yield finding(FACT, "time", text)
     if tally.shifted.count:
         text = f"{tally.shifted.count:,} times fall into the hour that clocks skip in spring ({tally.shifted}); moved."
         yield finding(FACT, "time", text, "Export times with an offset.")
@@ -132,6 +135,9 @@ def _of_money(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict
     if AMOUNT not in grouping.columns:
         text = "no column holds amounts: orders and churn can be forecast, spend and clv cannot."
         yield finding(WARNING, "money", text, "Set data.columns.amount=<name>.")
+    for column, form in sorted(tally.number_forms.items()):
+        text = f"column '{shown(column)}' is read with a {form}, the one reading that fits all of it."
+        yield finding(FACT, "money", text, "Set data.decimal=point or comma where that is wrong.")
     if tally.negative_orders.count:
         below = tally.negative_orders
         text = f"{below.count:,} order rows have a negative amount ({below}); stored as refunds."

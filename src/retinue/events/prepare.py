@@ -18,6 +18,7 @@ from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, custome
 from retinue.events.clock import DAY_FIRST, MIDNIGHT, TICKING, Clock, zone_checked
 from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
+from retinue.events.numbers import Forms, NumberForm, decide, evidence, form_of
 from retinue.events.orders import Grouping, event_columns, to_events
 from retinue.events.reading import unreadable
 from retinue.events.sources import Input, inputs_of, protected_of
@@ -35,6 +36,7 @@ from retinue.schema import (
     QUARANTINE,
     REFUND,
     InputError,
+    shown,
 )
 
 __all__ = ["fingerprint", "prepare", "zones"]
@@ -130,14 +132,24 @@ def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
     else:
         latest, why = datetime.now(UTC), "in the future"
     clocks: dict[str, Clock] = {}
+    forms: dict[str, Forms] = {}
+    given = form_of(options.decimal, options.thousands)
     for source in inputs:
         group = [other for other in inputs if other.group == source.group]
         clock = Clock(
             zone, local_zone, options.time_format, _DayFirst(group), _AllMidnight(group, options.time_format)
         )
         clocks.setdefault(source.group, clock)
+        forms.setdefault(source.group, Forms(given, partial(_number_form, group)))
     return Rules(
-        options.base, options.event_type, tuple(options.null_values), latest, why, clocks, secret_of(options)
+        options.base,
+        options.event_type,
+        tuple(options.null_values),
+        latest,
+        why,
+        clocks,
+        forms,
+        secret_of(options),
     )
 
 
@@ -164,7 +176,8 @@ class _DayFirst:
         sample, name, label = "", "", ""
         for source in self.group:
             text = source.expressions[EVENT_TIME].cast(pl.String)
-            parts = [text.str.extract(DAY_FIRST, n).cast(pl.Int16).max() for n in (1, 2)]
+            second_part = pl.coalesce(text.str.extract(DAY_FIRST, 2), text.str.extract(DAY_FIRST, 3))
+            parts = [part.cast(pl.Int16).max() for part in (text.str.extract(DAY_FIRST, 1), second_part)]
             some = text.filter(text.str.contains(DAY_FIRST)).first()
             try:
                 query = source.table.frame.select(
@@ -181,6 +194,24 @@ class _DayFirst:
                 "cannot be told. Set data.time_format='%d/%m/%Y' or '%m/%d/%Y' (with ' %H:%M' where there is a clock)."
             )
         return first > 12
+
+
+def _number_form(group: list[Input], column: str) -> NumberForm:
+    """How the numbers of a column of ours are written in a group of tables, by all of its cells."""
+    counts, example, where, separator = [0, 0, 0, 0], "", "", None
+    for source in group:
+        if column not in source.expressions:
+            continue
+        text = source.expressions[column].cast(pl.String).str.strip_chars()
+        try:
+            row = source.table.frame.select(evidence(text)).collect(engine="streaming").row(0)
+        except pl.exceptions.PolarsError as error:
+            raise unreadable(source.table.label, error) from error
+        counts = [count + (more or 0) for count, more in zip(counts, row[:4], strict=True)]
+        if row[4] is not None and not example:
+            example, separator = row[4], source.table.separator
+            where = f"{source.table.label}: column '{shown(source.names.get(column, column))}'"
+    return decide((counts[0], counts[1], counts[2], counts[3]), example, where, separator)
 
 
 class _AllMidnight:

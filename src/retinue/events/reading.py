@@ -38,6 +38,7 @@ class RawTable:
     columns: tuple[str, ...]
     rows: int
     notes: tuple[str, ...] = ()
+    separator: str | None = None
     keeps_empty_rows: bool = False
 
     def batches(self) -> Iterator[pl.DataFrame]:
@@ -173,7 +174,7 @@ def _open_text(path: Path, label: str, separator: str | None, encoding: str | No
     with plain.path.open("rb") as file:
         head = file.read(1 << 20)
     rows = int(plain.path.stat().st_size / max(len(head), 1) * max(head.count(b"\n"), 1))
-    return RawTable(label, frame, plain.columns, rows, plain.notes)
+    return RawTable(label, frame, plain.columns, rows, plain.notes, plain.separator)
 
 
 def _open_excel(path: Path, work: Path) -> RawTable:

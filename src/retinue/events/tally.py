@@ -69,6 +69,8 @@ class Tally:
     number_ids: int = 0
     text_ids: Example = field(default_factory=Example)
     trimmed_ids: Example = field(default_factory=Example)
+    excel_days: Example = field(default_factory=Example)
+    number_forms: dict[str, str] = field(default_factory=dict)
     broken_lines: Example = field(default_factory=Example)
     notes: list[str] = field(default_factory=list)
     negative_orders: Example = field(default_factory=Example)
@@ -85,12 +87,13 @@ class Tally:
             getattr(self, name).update(getattr(later, name))
         for name in ("bad_times", "bad_numbers", "impossible", "naive"):
             _add_examples(getattr(self, name), getattr(later, name))
-        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders", "broken_lines"):
+        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders", "broken_lines", "excel_days"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for key, forms in later.forms.items():
             _add_examples(self.forms.setdefault(key, {}), forms)
         self.clock_types |= later.clock_types
         self.notes += later.notes
+        self.number_forms |= later.number_forms
         for base, seen in later.currencies.items():
             self.currencies[base].update(seen)
         self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
