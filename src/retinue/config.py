@@ -23,6 +23,8 @@ from retinue.options import ActionOptions, ActionsOptions, DataOptions, ModelOpt
 from retinue.schema import InputError
 
 MENU = "actions.menu."
+_NAMES = "data.event_names."  # a text, or a list of them
+_TEXT_DICTS = ("data.paths.", "data.join.", "data.columns_of.", _NAMES)
 GROUPS = {
     "data": DataOptions,
     "actions": ActionsOptions,
@@ -116,14 +118,21 @@ def _text_options(kind: Any = Options, prefix: str = "") -> Iterator[str]:
             yield prefix + item.name
 
 
+def _is_quoted(value: str) -> bool:
+    """Whether the whole of a text stands in one pair of quotes; a condition may begin and end with another."""
+    mark, rest = value[:1], value[1:].replace("\\'", "").replace('\\"', "")
+    return mark in ("'", '"') and rest.find(mark) == len(rest) - 1
+
+
 def _opened(word: str) -> str:
     """The word in Hydra's grammar: texts quoted (paths hold commas and brackets), new keys of a dict allowed."""
     key, value = word.split("=", 1)
     in_dict = any(key.startswith(prefix) for prefix in _dict_options())
     if (
-        (key.startswith("data.paths.") or key in set(_text_options()))
+        (key.startswith(_TEXT_DICTS) or key in set(_text_options()))
         and value != "null"
-        and value[:1] not in ("'", '"')
+        and not _is_quoted(value)
+        and not (key.startswith(_NAMES) and value.startswith("["))
     ):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return f"{'++' if in_dict else ''}{key}={value}"

@@ -26,6 +26,15 @@ class Source(Enum):
     online_retail = "online_retail"
 
 
+class IdRule(Enum):
+    """A way to make customer ids alike that mean one person."""
+
+    trim = "trim"
+    casefold = "casefold"
+    nfc = "nfc"
+    integer = "integer"
+
+
 class Rung(Enum):
     """What makes the forecast."""
 
@@ -107,6 +116,14 @@ class ColumnOptions:
     rating: str | None = option(None, "of a review or survey", "1 to 5")
     currency: str | None = option(None, "currency code of the row; more than one in a base is an error")
     base: str | None = option(None, "retailer, brand or market, where a file holds several")
+    status: str | None = option(None, "state of the order (paid, cancelled, …); see data.status_counts")
+    refunded_amount: str | None = option(
+        None, "money given back of the row's order; becomes a refund", "account currency"
+    )
+    refund_time: str | None = option(None, "when it was given back; null = the time of the order")
+    consent: str | None = option(
+        None, "whether the customer may be contacted: yes or no; becomes consent events"
+    )
 
 
 @dataclass
@@ -118,6 +135,29 @@ class DataOptions:
     path: str | None = option(None, "file, glob or folder of CSV, Parquet or JSON lines")
     paths: dict[str, str] = option({}, "one file, glob or folder per event type: data.paths.visit=visits.csv")
     columns: ColumnOptions = option(ColumnOptions, "your column names: data.columns.amount=value")
+    columns_of: dict[str, dict[str, str]] = option(
+        {}, "your column names for one type of event: data.columns_of.refund.amount=returned"
+    )
+    join: dict[str, str] = option(
+        {},
+        "linked files, whose columns data.columns may name: data.join.customers='customers.csv on customer_id'",
+    )
+    keep_where: str | None = option(
+        None, "condition in SQL on your columns; other rows are left out: \"status in ('paid','shipped')\""
+    )
+    status_counts: list[str] = option(
+        [],
+        "statuses of orders that count; empty = all but known words for cancelled, failed, pending or test",
+    )
+    event_names: dict[str, Any] = option(
+        {},
+        "your word for a type of event: data.event_names.order=purchase, or a list; known systems need none",
+    )
+    consent_yes: list[str] = option([], "words of data.columns.consent that mean yes, beside the known ones")
+    consent_no: list[str] = option([], "words of data.columns.consent that mean no, beside the known ones")
+    id_normalise: list[IdRule] = option(
+        [], "how customer ids are made alike: trim, casefold, nfc, integer; empty = as written"
+    )
     event_type: str = option("order", "type of every row where no column says it")
     base: str = option("base", "name of the retailer, brand or market")
     currency: str = option("", "account currency code, for the report")

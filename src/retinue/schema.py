@@ -118,6 +118,13 @@ SEVERITY = Column("severity", pl.Float64, "0 (trifle) to 1 (worst)", "unknown")
 SENTIMENT = Column("sentiment", pl.Float64, "-1 to 1", "unknown")
 RATING = Column("rating", pl.Float64, "1 to 5", "unknown")
 
+# read from the input, and kept as what they make: rows left out, refunds, consent events
+CURRENCY = Column("currency", pl.String, "currency code of the row")
+STATUS = Column("status", pl.String, "state of an order: paid, shipped, cancelled, …")
+REFUNDED_AMOUNT = Column("refunded_amount", pl.Float64, "account currency given back of the row's order")
+REFUND_TIME = Column("refund_time", UTC_TIME, "when that was given back")
+CONSENT_WORD = Column("consent", pl.String, "whether the customer may be contacted, yes or no")
+
 NUMBERS = (AMOUNT, DISCOUNT, COST, QUANTITY, SEVERITY, SENTIMENT, RATING)
 LABELS = (CATEGORY, BRAND, PRODUCT, CHANNEL, DEVICE, CAMPAIGN, REGION)
 

@@ -10,16 +10,21 @@ import polars as pl
 import polars_hash as plh
 
 from retinue.events.clock import EXCEL_DAY, Clock, as_text
+from retinue.events.identity import made_alike
+from retinue.events.made import consent
 from retinue.events.numbers import CODES, Forms, currency_in, numbers
 from retinue.events.reading import ROW_NUMBER
-from retinue.events.sources import CURRENCY, Input
+from retinue.events.sources import Input
 from retinue.events.tally import Tally, examples_where
 from retinue.events.text_files import PROBLEM
 from retinue.events.timeline import lies_after
+from retinue.options import IdRule
 from retinue.schema import (
     AMOUNT,
     BASE,
+    CONSENT_WORD,
     COST,
+    CURRENCY,
     CUSTOMER,
     CUSTOMER_ID,
     DISCOUNT,
@@ -71,6 +76,9 @@ class Rules:
     latest_reason: str
     clocks: dict[str, Clock]
     forms: dict[str, Forms]
+    consent_yes: tuple[str, ...] = ()
+    consent_no: tuple[str, ...] = ()
+    id_rules: tuple[IdRule, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
 
 
@@ -89,15 +97,17 @@ def pseudonyms(ids: pl.Series, secret: bytes) -> pl.Series:
     return ids.replace_strict(known, pl.Series(hidden, dtype=pl.String), default=None, return_dtype=pl.String)
 
 
-def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One batch of a raw table as (usable rows in our columns, quarantine rows); counts go to the tally."""
+def cleaned(
+    raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    """Usable rows, quarantine rows, and which rows of the batch are usable."""
     file = source.table.label
     tally.rows_in += raw.height
-    raw, broken = _without_broken(raw, source, tally)
     shaped = raw.select(pl.col(ROW_NUMBER), **source.expressions)
     for name in set(source.names.values()):
         tally.rows_of[name] += raw.height
     ids = _ids(shaped, rules, tally, file)
+    _check_consents(shaped, source, rules, tally)
     table = pl.DataFrame({ROW_NUMBER: shaped[ROW_NUMBER], CUSTOMER_ID: ids})
     table = table.with_columns(_base(shaped, rules), _types(shaped, rules))
     reasons: list[pl.Expr] = [pl.when(pl.col(CUSTOMER_ID).is_null()).then(pl.lit("no customer id"))]
@@ -116,11 +126,22 @@ def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple
         if column in shaped.columns
     ]
     table = table.with_columns(labels).with_columns(pl.coalesce(reasons).alias(REASON))
-    good, bad = _split(raw, table, shaped, source, rules, tally)
-    return good, bad if broken is None else pl.concat([broken, bad])
+    good, aside = _split(raw, table, shaped, source, rules, tally)
+    return good, aside, table[REASON].is_null()
 
 
-def _without_broken(
+def _check_consents(shaped: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> None:
+    """Counts words of consent that mean neither yes nor no."""
+    if CONSENT_WORD not in shaped.columns:
+        return
+    text = _text(shaped[CONSENT_WORD], rules)
+    known = shaped.select(consent(pl.lit(text), rules.consent_yes, rules.consent_no)).to_series()
+    bad = text.is_not_null() & known.is_null()
+    name = source.names[CONSENT_WORD]
+    examples_where(shaped, bad, text, tally.bad_consents[name], source.table.label, ROW_NUMBER)
+
+
+def without_broken(
     raw: pl.DataFrame, source: Input, tally: Tally
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """The rows that were read, and those whose line does not fit the header, as quarantine rows."""
@@ -131,6 +152,7 @@ def _without_broken(
     lines, numbers = broken[source.table.columns[0]], broken[ROW_NUMBER]
     tally.broken_lines.add(lines, numbers, source.table.label)
     reasons = ("line: " + broken[PROBLEM]).alias(REASON)
+    tally.rows_in += broken.height
     tally.quarantined += broken.height
     for reason, count in reasons.value_counts().iter_rows():
         tally.reasons[reason] += count
@@ -176,7 +198,7 @@ def _split(
 def _quarantined(
     raw: pl.DataFrame, table: pl.DataFrame, bad: pl.Series, source: Input, rules: Rules, tally: Tally
 ) -> pl.DataFrame:
-    kept = raw.filter(bad).drop(ROW_NUMBER)
+    kept = raw.filter(bad).select(source.table.columns)
     if rules.secret is not None:
         kept = kept.with_columns(table[CUSTOMER_ID].filter(bad).alias(source.names[CUSTOMER_ID]))
     flat = kept.select(
@@ -229,6 +251,10 @@ def _text(values: pl.Series, rules: Rules) -> pl.Series:
 
 def _ids(shaped: pl.DataFrame, rules: Rules, tally: Tally, file: str) -> pl.Series:
     text = _text(shaped[CUSTOMER_ID], rules)
+    if rules.id_rules:
+        alike = made_alike(text, rules.id_rules)
+        examples_where(shaped, (alike != text).fill_null(False), text, tally.normalised, file, ROW_NUMBER)
+        text = alike
     trimmed = text.str.replace(r"^(\d+)\.0+$", "${1}")
     examples_where(shaped, (trimmed != text).fill_null(False), text, tally.trimmed_ids, file, ROW_NUMBER)
     numeric = trimmed.str.contains(r"^\d+$").fill_null(True)
@@ -236,7 +262,7 @@ def _ids(shaped: pl.DataFrame, rules: Rules, tally: Tally, file: str) -> pl.Seri
     examples_where(shaped, ~numeric, trimmed, tally.text_ids, file, ROW_NUMBER)
     if rules.secret is not None:
         trimmed = pseudonyms(trimmed, rules.secret)
-        tally.text_ids.value = tally.trimmed_ids.value = ""
+        tally.text_ids.value = tally.trimmed_ids.value = tally.normalised.value = ""
     return trimmed.alias(CUSTOMER_ID)
 
 
@@ -297,7 +323,7 @@ def _number(
     """The column as Float64, and the reasons it gives for quarantine; counts what does not parse."""
     text = _text(raw, rules) if not raw.dtype.is_numeric() else raw
     if text.dtype == pl.String:
-        form = rules.forms[source.group].of(column, text)
+        form = rules.forms[source.group].of(source.reads.get(column, column), text)
         value = numbers(text, form)
         if form.found:
             tally.number_forms[source.names.get(column, column)] = form.found

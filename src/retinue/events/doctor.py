@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from retinue.events.findings import FACT, PROBLEM, WARNING, finding
+from retinue.events.notes import FACT, PROBLEM, WARNING, finding
 from retinue.events.store import Store
 from retinue.events.timeline import history, is_observed
 from retinue.schema import (
@@ -19,6 +19,7 @@ from retinue.schema import (
     CUSTOMER_ID,
     EVENT_TIME,
     EVENT_TYPE,
+    KNOWN_EVENT_TYPES,
     LEVEL,
     ORDER,
     ORDER_ID,
@@ -131,8 +132,7 @@ def _of_customers(facts: Facts) -> Iterator[Row]:
         cure = "Check data.columns.customer_id: it may name the shop, not the shopper."
         yield finding(PROBLEM, "identity", "there is one customer only: nothing can be compared.", cure)
     if facts.orders == 0:
-        cure = "Set data.columns.event_type or data.event_type=order."
-        yield finding(PROBLEM, "rows", "there is not one order up to the cutoff.", cure)
+        yield finding(PROBLEM, "rows", "there is not one order up to the cutoff.", _cure_for_no_order(facts))
     elif facts.repeaters == 0:
         nobody = "the only buyer never" if facts.buyers == 1 else f"none of the {facts.buyers:,} buyers"
         text = f"{nobody} came back on another day: no rhythm can be learnt."
@@ -145,6 +145,18 @@ def _of_customers(facts: Facts) -> Iterator[Row]:
             level, "repeat", text, "Check that returning customers keep their id." if share < 0.05 else None
         )
     yield from _of_huge_customer(facts, events)
+
+
+def _cure_for_no_order(facts: Facts) -> str:
+    """How orders are found: by the word for them, where the events have words of their own."""
+    kinds = facts.store.manifest.event_types
+    if ORDER in kinds:
+        return "Give an earlier history or a later cutoff: all orders lie after it."
+    words = [name for name in sorted(kinds, key=lambda name: -kinds[name]) if name not in KNOWN_EVENT_TYPES]
+    if words:
+        shown = ", ".join(f"'{word}'" for word in words[:10])
+        return f"Set data.event_names.order='<your word for a purchase>'; the words that are not known are {shown}."
+    return "Add the file of orders: data.paths.order=<file>, or data.path=<file> without an event type."
 
 
 def _of_huge_customer(facts: Facts, events: int) -> Iterator[Row]:

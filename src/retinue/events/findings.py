@@ -9,12 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from retinue.events.mapping import mapping_findings
+from retinue.events.notes import FACT, WARNING, finding
 from retinue.events.orders import Grouped, Grouping
 from retinue.events.tally import PLAIN, Tally
 from retinue.options import DataOptions
-from retinue.schema import AMOUNT, CURE, CUSTOMER, EVENT_TYPE, FINDING, LEVEL, ORDER, REFUND, TOPIC, shown
-
-PROBLEM, WARNING, FACT = "problem", "warning", "fact"
+from retinue.schema import AMOUNT, CUSTOMER, EVENT_TYPE, ORDER, REFUND, shown
 
 
 @dataclass
@@ -54,15 +54,11 @@ class Stored:
         return Stored(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def finding(level: str, topic: str, text: str, cure: str | None = None) -> dict[str, Any]:
-    """One row of the quality table."""
-    return {str(LEVEL): level, str(TOPIC): topic, str(FINDING): text, str(CURE): cure}
-
-
 def findings(options: DataOptions, tally: Tally, stored: Stored, grouping: Grouping) -> list[dict[str, Any]]:
     """Everything worth telling that only the raw rows show, in a fixed order."""
     return [
         *_of_rows(tally, stored, grouping),
+        *mapping_findings(options, tally),
         *_of_times(options, tally),
         *_of_identity(tally),
         *_of_money(tally, stored, grouping),
@@ -70,11 +66,14 @@ def findings(options: DataOptions, tally: Tally, stored: Stored, grouping: Group
 
 
 def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[str, Any]]:
-    kept = tally.rows_in - tally.quarantined - stored.duplicates
+    made, left = tally.made_rows, tally.left_out_rows
+    kept = tally.rows_in + made - tally.quarantined - stored.duplicates - left
     yield finding(
         FACT, "rows",
-        f"{tally.rows_in:,} rows in = {kept:,} stored + {tally.quarantined:,} quarantined + {stored.duplicates:,} "
-        f"merged as exact duplicates; the stored rows make {stored.events:,} event{'' if stored.events == 1 else 's'}.",
+        f"{tally.rows_in:,} rows in{f' + {made:,} made from columns' if made else ''} = {kept:,} stored + "
+        f"{tally.quarantined:,} quarantined + {stored.duplicates:,} merged as exact duplicates"
+        f"{f' + {left:,} left out' if left else ''}; "
+        f"the stored rows make {stored.events:,} event{'' if stored.events == 1 else 's'}.",
     )  # fmt: skip
     for note in tally.notes:
         yield finding(FACT, "files", f"{note}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from retinue.events.cleaning import CLOCK, SAME_A, SAME_B
+from retinue.events.words import GIVEN, WITHDRAWN
 from retinue.schema import (
     AMOUNT,
     BASE,
@@ -45,6 +46,7 @@ class Grouping:
     columns: tuple[str, ...]
     merge_duplicates: bool | None
     local_zone: str
+    consent_changes: bool = False  # of consent, keep the answers that differ from the one before
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     kept, kept_repeats = _without_duplicates(rows, grouping)
     is_money = pl.col(EVENT_TYPE).is_in([ORDER, REFUND])
     others = kept.filter(~is_money)
+    if grouping.consent_changes:
+        others = _changed_answers(others)
     orders, cancellations = _tied(summed(kept.lazy().filter(is_money), grouping).collect())
     events = pl.concat([orders, others], how="diagonal")
     missing = [
@@ -84,6 +88,14 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     events = events.with_columns(missing).sort(CUSTOMER, EVENT_TIME, EVENT_TYPE, *ordered)
     merged = rows.height - kept.height
     return Grouped(events.select(grouping.columns), kept.height, merged, kept_repeats, cancellations)
+
+
+def _changed_answers(others: pl.DataFrame) -> pl.DataFrame:
+    """Of a customer's answers about consent those that differ from the one before; at one instant no counts last."""
+    is_answer = pl.col(EVENT_TYPE).is_in([GIVEN, WITHDRAWN])
+    answers = others.filter(is_answer).sort(CUSTOMER, EVENT_TIME, EVENT_TYPE, SAME_A, SAME_B)
+    before = pl.col(EVENT_TYPE).shift(1).over(CUSTOMER)
+    return pl.concat([others.filter(~is_answer), answers.filter(pl.col(EVENT_TYPE).ne_missing(before))])
 
 
 def _without_duplicates(rows: pl.DataFrame, grouping: Grouping) -> tuple[pl.DataFrame, int]:

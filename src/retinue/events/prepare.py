@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from retinue.cluster import HERE, Spread
-from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, clean, customer_code, pseudonyms
+from retinue.events.batches import clean
+from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, customer_code, pseudonyms
 from retinue.events.clock import DAY_FIRST, MIDNIGHT, TICKING, Clock, zone_checked
 from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
@@ -111,10 +112,10 @@ def _build(
     tally.check(options.max_bad_share, [source.table.label for source in inputs], options.null_values)
     grouping = _grouping(options, tally)
     stored = _second_pass(folder, count, grouping, say, spread)
-    kept = tally.rows_in - tally.quarantined - stored.duplicates
+    kept = tally.rows_in + tally.made_rows - tally.quarantined - stored.duplicates - tally.left_out_rows
     assert kept == stored.rows, (
-        f"row balance: {tally.rows_in} in, {stored.rows} kept, {tally.quarantined} quarantined, "
-        f"{stored.duplicates} merged"
+        f"row balance: {tally.rows_in} in, {tally.made_rows} made, {stored.rows} kept, {tally.quarantined} quarantined, "
+        f"{stored.duplicates} merged, {tally.left_out_rows} left out"
     )
     _write_quarantine(folder)
     _write_protected(options, rules, folder)
@@ -149,6 +150,9 @@ def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
         why,
         clocks,
         forms,
+        tuple(options.consent_yes),
+        tuple(options.consent_no),
+        tuple(options.id_normalise),
         secret_of(options),
     )
 
@@ -262,6 +266,7 @@ def _first_pass(
         inputs, spread(partial(_read, rules, parts, shards, heard), numbered), strict=True
     ):
         whole.add(tally)
+        whole.remarks += [note for note in source.notes if note not in whole.remarks]
         tell(source.table.label, whole.rows_in)
     return whole
 
@@ -305,7 +310,8 @@ def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, name: str) -> Non
 
 def _grouping(options: DataOptions, tally: Tally) -> Grouping:
     filled = {column for column, count in tally.filled.items() if count}
-    return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1])
+    changes = bool(tally.made["consent"])
+    return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1], changes)
 
 
 def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report, spread: Spread) -> Stored:
@@ -401,6 +407,8 @@ def _manifest(
         rows_kept=stored.rows,
         rows_quarantined=tally.quarantined,
         rows_duplicate=stored.duplicates,
+        rows_left_out=tally.left_out_rows,
+        rows_made=tally.made_rows,
         events=stored.events,
         customers=stored.customers,
         columns=list(grouping.columns),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import polars as pl
 
+from retinue.events.joins import join_parts, joined, linked_files
+from retinue.events.made import Made, made_from
+from retinue.events.mapping import check_mapping, check_used, column_of, columns_by_type, unread_events
 from retinue.events.reading import (
     ROW_NUMBER,
     RawTable,
@@ -19,6 +22,8 @@ from retinue.events.reading import (
     open_table,
     unreadable,
 )
+from retinue.events.rows import by_status, filtered, row_filter
+from retinue.events.words import event_names, in_our_words
 from retinue.options import ColumnOptions, DataOptions, Source
 from retinue.schema import (
     AMOUNT,
@@ -35,13 +40,12 @@ from retinue.schema import (
     QUANTITY,
     REFUND,
     REGION,
+    STATUS,
     Column,
     InputError,
     listed,
     shown,
 )
-
-CURRENCY = "currency"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Input:
     group: str
     expressions: dict[str, pl.Expr]
     names: dict[str, str]
+    made: tuple[Made, ...] = ()
+    event_words: Mapping[str, str] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[dict[str, Any], ...] = ()
 
 
 def inputs_of(options: DataOptions, work: Path) -> list[Input]:
@@ -60,6 +68,7 @@ def inputs_of(options: DataOptions, work: Path) -> list[Input]:
     Raises:
         InputError: a file, package or needed column is missing.
     """
+    check_mapping(options)
     match options.source:
         case Source.files:
             return _files(options, work)
@@ -77,6 +86,9 @@ def paths_of(options: DataOptions) -> list[Path]:
     match options.source:
         case Source.files | Source.online_retail:
             pairs = _path_options(options)
+            pairs += [
+                (f"data.join.{name}", join_parts(name, text)[0], None) for name, text in options.join.items()
+            ]
             return [path for key, text, _ in pairs for path in find_files(text, key)]
         case Source.cdnow:
             return [_packaged("lifetimes", "datasets/CDNOW_master.txt")]
@@ -110,14 +122,18 @@ def _path_options(options: DataOptions) -> list[tuple[str, str, str | None]]:
 
 def _files(options: DataOptions, work: Path) -> list[Input]:
     found: list[Input] = []
+    linked = linked_files(options, work)
     for key, text, kind in _path_options(options):
         group: list[Input] = []
         for path in find_files(text, key):
             table = open_table(path, options.separator, work, options.encoding)
+            table = joined(table, linked, kind is None)
             group.append(_mapped(table, options, key, kind))
         _check_alike(group)
         found += group
-    return found
+    check_used(options, linked, [source.table for source in found])
+    notes = tuple(note for one in linked for note in one.notes)
+    return [replace(source, notes=(*notes, *source.notes)) for source in found]
 
 
 def _check_alike(group: list[Input]) -> None:
@@ -134,9 +150,39 @@ def _check_alike(group: list[Input]) -> None:
 
 
 def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None) -> Input:
+    """The columns of one file by their names, and what they tell of beside the rows."""
+    names = _names(table, options, kind)
+    words = event_names(options.event_names)
+    expressions = {ours: pl.col(theirs) for ours, theirs in names.items()}
+    notes: list[dict[str, Any]] = []
+    if kind is not None or EVENT_TYPE not in names:
+        if kind is None:
+            notes += unread_events(table, names, options)
+        expressions[EVENT_TYPE] = pl.lit(kind or options.event_type)
+        names.pop(EVENT_TYPE, None)
+    else:
+        expressions[EVENT_TYPE] = in_our_words(pl.col(names[EVENT_TYPE]).cast(pl.String), words)
+    if kind is None:
+        columns_by_type(table, options, expressions, names)
+    chosen = row_filter(options.keep_where)
+    if chosen is not None and (kind is None or set(chosen.columns) <= set(table.columns)):
+        table = filtered(table, chosen)
+    if STATUS in names:
+        table = by_status(table, expressions, options)
+    made = made_from(expressions, names, options)
+    return Input(
+        table, group, expressions, names, made, words if EVENT_TYPE in names else {}, notes=tuple(notes)
+    )
+
+
+def _names(table: RawTable, options: DataOptions, kind: str | None) -> dict[str, str]:
     names: dict[str, str] = {}
+    own = options.columns_of.get(kind, {}) if kind is not None else {}
     for item in fields(ColumnOptions):
         given: str | None = getattr(options.columns, item.name)
+        if item.name in own:
+            names[item.name] = column_of(table, str(kind), item.name, own[item.name])
+            continue
         if given is None and item.name in table.columns:
             given = item.name
         elif given is not None and given not in table.columns:
@@ -160,11 +206,7 @@ def _mapped(table: RawTable, options: DataOptions, group: str, kind: str | None)
             "Set data.columns.customer_id and data.columns.event_time to two columns."
         )
     check_cells(table, names)
-    expressions = {ours: pl.col(theirs) for ours, theirs in names.items()}
-    if kind is not None or EVENT_TYPE not in names:
-        expressions[EVENT_TYPE] = pl.lit(kind or options.event_type)
-        names.pop(EVENT_TYPE, None)
-    return Input(table, group, expressions, names)
+    return names
 
 
 def _packaged(package: str, file: str) -> Path:

@@ -52,7 +52,7 @@ def buyer_codes(events: pl.LazyFrame) -> pl.LazyFrame:
 class Manifest:
     """What the store says of itself.
 
-    rows_in = rows_stored_lines + rows_quarantined + rows_duplicate, asserted when it is written.
+    rows_in + rows_made = rows_kept + rows_quarantined + rows_duplicate + rows_left_out, asserted when it is written.
     """
 
     fingerprint: str
@@ -74,6 +74,8 @@ class Manifest:
     has_clock: bool
     currency: str
     notes: list[dict[str, Any]]
+    rows_left_out: int = 0
+    rows_made: int = 0
     schema_version: int = SCHEMA_VERSION
 
 

@@ -14,6 +14,9 @@ from retinue.schema import UTC_TIME, InputError, shown
 
 K = TypeVar("K")
 
+_COUNTERS = ("left_out", "left_statuses", "statuses", "understood", "joined", "met", "made")
+_MOST_STATUSES = 1_000
+
 PLAIN = (
     "Write plain decimals such as 1234.56 in the export: no currency sign, no thousands separator, a point."
 )
@@ -76,6 +79,20 @@ class Tally:
     negative_orders: Example = field(default_factory=Example)
     negative_discounts: int = 0
     empty_amounts: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    left_statuses: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    status_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    understood: Counter[tuple[str, str]] = field(default_factory=Counter)
+    joined: Counter[str] = field(default_factory=Counter)
+    met: Counter[str] = field(default_factory=Counter)
+    made: Counter[str] = field(default_factory=Counter)
+    made_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    refunds_dated: bool = False
+    bad_consents: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
+    normalised: Example = field(default_factory=Example)
+    remarks: list[dict[str, Any]] = field(default_factory=list)
     first_time: datetime | None = None
     last_time: datetime | None = None
 
@@ -83,11 +100,24 @@ class Tally:
         """Adds what was counted in later rows."""
         for name in ("rows_in", "quarantined", "number_ids", "negative_discounts", "empty_amounts"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
-        for name in ("reasons", "rows_of", "filled", "types"):
+        for name in (*_COUNTERS, "reasons", "rows_of", "filled", "types"):
             getattr(self, name).update(getattr(later, name))
-        for name in ("bad_times", "bad_numbers", "impossible", "naive"):
+        for name in ("left_money", "status_money", "made_money"):
+            for key, money in getattr(later, name).items():
+                getattr(self, name)[key] += money
+        self.refunds_dated |= later.refunds_dated
+        self.remarks += [note for note in later.remarks if note not in self.remarks]
+        for name in ("bad_times", "bad_numbers", "impossible", "naive", "bad_consents"):
             _add_examples(getattr(self, name), getattr(later, name))
-        for name in ("shifted", "text_ids", "trimmed_ids", "negative_orders", "broken_lines", "excel_days"):
+        for name in (
+            "shifted",
+            "text_ids",
+            "trimmed_ids",
+            "negative_orders",
+            "broken_lines",
+            "excel_days",
+            "normalised",
+        ):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for key, forms in later.forms.items():
             _add_examples(self.forms.setdefault(key, {}), forms)
@@ -98,6 +128,25 @@ class Tally:
             self.currencies[base].update(seen)
         self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
 
+    def add_made(self, later: Tally, own: set[str]) -> None:
+        """Adds what was counted of events made from columns of rows that are counted already.
+
+        Args:
+            later: the counts of the made events.
+            own: columns that only the made events read.
+        """
+        self.quarantined += later.quarantined
+        self.clock_types |= later.clock_types
+        for name in ("reasons", "filled", "types"):
+            getattr(self, name).update(getattr(later, name))
+        for name in ("bad_times", "bad_numbers", "naive"):
+            mine = {column: example for column, example in getattr(later, name).items() if column in own}
+            _add_examples(getattr(self, name), mine)
+        for (group, column), forms in later.forms.items():
+            if column in own:
+                _add_examples(self.forms.setdefault((group, column), {}), forms)
+        self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
+
     def span(self, times: pl.Series) -> None:
         """Widens the range of event times."""
         low: Any = times.min()
@@ -105,6 +154,24 @@ class Tally:
         if low is not None:
             self.first_time = low if self.first_time is None else min(self.first_time, low)
             self.last_time = high if self.last_time is None else max(self.last_time, high)
+
+    @property
+    def made_rows(self) -> int:
+        """Events that columns of other rows tell of."""
+        return self.made.total()
+
+    @property
+    def left_out_rows(self) -> int:
+        """Rows left out by the filter or by the state of their order."""
+        return self.left_out.total()
+
+    def check_statuses(self, column: str) -> None:
+        """Raises InputError where a column of states holds more words than any shop has states."""
+        if len(self.statuses) + len(self.left_statuses) > _MOST_STATUSES:
+            raise InputError(
+                f"events: column '{column}' has more than {_MOST_STATUSES:,} different values: it is no status of "
+                "orders. Set data.columns.status=<the column with paid, shipped, cancelled, …>."
+            )
 
     def has_clock(self, types: tuple[str, ...]) -> bool:
         """Whether orders carry a time of day; where there are no orders, whether anything does."""
@@ -123,10 +190,12 @@ class Tally:
                 f"{where}: has a header but no rows. Export it again, or leave it out of data.path."
             )
         self._check_forms()
+        self._check_consents()
         self._check_currencies()
         self._check_shares(max_bad_share, null_values)
-        if self.quarantined == self.rows_in:
-            why = "; ".join(f"{reason}: {count:,}" for reason, count in self.reasons.most_common(3))
+        if self.quarantined + self.left_out_rows == self.rows_in + self.made_rows:
+            lost = self.reasons + self.left_out
+            why = "; ".join(f"{reason}: {count:,}" for reason, count in lost.most_common(3))
             raise InputError(
                 f"{where}: none of the {self.rows_in:,} rows can be used ({why}). Check data.columns.* and the export."
             )
@@ -142,6 +211,16 @@ class Tally:
                     f"{offset.count:,} with an offset ({offset}). Export all with an offset, or none and set "
                     "data.time_zone=Europe/London."
                 )
+
+    def _check_consents(self) -> None:
+        bad = sorted((column, example) for column, example in self.bad_consents.items() if example.count)
+        if bad:
+            column, example = bad[0]
+            raise InputError(
+                f"events: column '{column}' has {example.count:,} words for consent that are neither yes nor no "
+                f"({example}). Set data.consent_yes=['{example.value}'], data.consent_no=['{example.value}'], or, where "
+                f"it is neither, data.null_values=['','{example.value}']."
+            )
 
     def _check_currencies(self) -> None:
         for base, seen in sorted(self.currencies.items()):

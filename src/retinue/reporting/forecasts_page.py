@@ -293,12 +293,12 @@ _UNCHECKED = (
 
 def _quality(told: ForecastsTold) -> Section:
     manifest = told.manifest
-    lead = "Nothing is lost silently: every row that was read is used, set aside with a reason, or an exact duplicate."
+    lead = "Nothing is lost silently: every row that was read is used, set aside or left out with a reason, or an exact duplicate."
     rows: Rows = (
         (
             Block(
                 "rows",
-                (views.rows_text(manifest.rows_in), views.row_balance(manifest), views.event_types(manifest)),
+                (views.rows_read(manifest), views.row_balance(manifest), views.event_types(manifest)),
             ),
         ),
         (Block("findings", (views.findings(told.quality),)),),

@@ -64,7 +64,7 @@ def build_report(tables: ReportTables) -> str:
         "model": views.model_names(tables.forecasts),
         "check": charts_check.check(tables.metrics, tables.horizon_days, tables.manifest.local_zone, money),
         "findings": views.findings(tables.quality),
-        "rows_in": views.rows_text(tables.manifest.rows_in),
+        "rows_in": views.rows_read(tables.manifest),
         "balance": views.row_balance(tables.manifest),
         "event_types": views.event_types(tables.manifest),
         "words": [

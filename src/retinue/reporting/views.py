@@ -261,12 +261,21 @@ def is_sound(quality: pl.DataFrame) -> bool:
 
 def row_balance(manifest: Manifest) -> list[tuple[str, str, str, float]]:
     """Name, key, rows and percent of rows read, for each place a row can end."""
-    parts = (
+    parts = [
         ("used", "used", manifest.rows_kept),
         ("set aside (quarantine)", "aside", manifest.rows_quarantined),
         ("exact duplicates", "twice", manifest.rows_duplicate),
-    )
-    return [(name, key, rows_text(n), round(100 * n / max(manifest.rows_in, 1), 2)) for name, key, n in parts]
+    ]
+    if manifest.rows_left_out:
+        parts.append(("left out by filter or status", "left", manifest.rows_left_out))
+    whole = max(manifest.rows_in + manifest.rows_made, 1)
+    return [(name, key, rows_text(n), round(100 * n / whole, 2)) for name, key, n in parts]
+
+
+def rows_read(manifest: Manifest) -> str:
+    """How many rows were read, and how many more their columns told of."""
+    made = f", {manifest.rows_made:,} more made from their columns" if manifest.rows_made else ""
+    return f"{rows_text(manifest.rows_in)} read{made}"
 
 
 def rows_text(rows: int) -> str:
