@@ -293,7 +293,10 @@ _UNCHECKED = (
 
 def _quality(told: ForecastsTold) -> Section:
     manifest = told.manifest
-    lead = "Nothing is lost silently: every row that was read is used, set aside or left out with a reason, or an exact duplicate."
+    lead = (
+        "Nothing is lost silently: every row that was read is used, set aside or left out with a reason, or an exact "
+        "duplicate."
+    )
     rows: Rows = (
         (
             Block(
