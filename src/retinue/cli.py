@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +93,7 @@ def _command(words: list[str], screen: Console) -> int:
     if command == "experiment":
         verb, rest = _verb(rest)
     options = resolve(rest)
+    os.umask(int(options.run.umask, 8))
     _log_to(screen)
     with _progress(screen) as progress:
         show = _experiment(verb, options, progress) if verb else _work(command, options, progress)
@@ -166,7 +168,11 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
         from retinue.decisions.exports import export
 
         run = advance(options, Stage.decide, progress)
-        return partial(_show_exported, export(run.read("decisions"), run.folder / "exports", options.delta))
+        menu = options.actions.actions
+        needing = [name for name, action in menu.items() if action.needs_consent]
+        folder = run.folder / "exports"
+        done = export(run.read("decisions"), folder, options.delta, options.export, needing)
+        return partial(_show_exported, done)
     if command == "policy":
         from retinue.policy import run_policy
         from retinue.reporting.terminal import show_policy

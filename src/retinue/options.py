@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -491,8 +492,26 @@ class ScoringOptions:
 
 
 @dataclass
+class ExportOptions:
+    """Audience files."""
+
+    raw: bool = option(
+        False,
+        "write cells that a spreadsheet would run (=, +, -, @) as they are, without an apostrophe before them",
+    )
+    assume_consent: bool = option(
+        False, "export actions that need consent where the events hold none: everyone has agreed elsewhere"
+    )
+
+
+@dataclass
 class RunOptions:
     """How a command runs."""
+
+    umask: str = option(
+        "077",
+        "rights that files and folders do not get, in octal: 077 = none but yours, 027 = your group may read",
+    )
 
     stage_timeout_minutes: float | None = option(
         None, "a stage that takes longer is ended with a line that names it; null = no limit", "minutes"
@@ -515,6 +534,7 @@ class Options:
         None, "that all actions together may cost, in expectation; null = no limit", "account currency"
     )
     experiments: ExperimentOptions = option(ExperimentOptions, "a randomised experiment")
+    export: ExportOptions = option(ExportOptions, "audience files")
     run: RunOptions = option(RunOptions, "how a command runs")
     worlds: WorldOptions = option(WorldOptions, "simulated bases")
     model: ModelOptions = option(ModelOptions, "preset of conf/model: gru, transformer")
@@ -619,6 +639,8 @@ class Options:
             raise ValueError(
                 f"experiments.name={self.experiments.name}: must be letters, digits, - and _ alone."
             )
+        if not re.fullmatch(r"0?[0-7]{3}", self.run.umask):
+            raise ValueError(f"run.umask={self.run.umask}: must be three octal digits, such as 077 or 022.")
         if self.run.stage_timeout_minutes is not None:
             _within("run.stage_timeout_minutes", self.run.stage_timeout_minutes, 0.001, 1e6)
         _within("data.max_bad_share", self.data.max_bad_share, 0.0, 1.0)

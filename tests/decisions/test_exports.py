@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from retinue.decisions.exports import audiences, export
-from retinue.schema import EXPORTS
+from retinue.options import ExportOptions
+from retinue.schema import EXPORTS, InputError
 
 CUTOFF = datetime(2023, 12, 31, tzinfo=UTC)
 
@@ -87,3 +89,62 @@ def test_a_channel_is_no_path_and_no_two_share_a_file(tmp_path: Path) -> None:
     names = sorted(p.name for p in (tmp_path / "out").glob("*.csv"))
     assert names == ["%2E%2E%2F%2E%2E%2Fetc.csv", "a%2Fb.csv", "a_b.csv"]
     assert not (tmp_path / "etc.csv").exists()
+
+
+HOSTILE = ["=HYPERLINK(1)", "+cmd", "-2+3", "@SUM(A1)", " =1", "\t=1", "\rx", "＝1"]
+HARMLESS = ["plain", "a=b", "1-2", "O'Hara", "a@b.test"]
+
+
+def test_cells_that_a_spreadsheet_would_run_are_escaped(tmp_path: Path) -> None:
+    """cases/hostile_names.csv"""
+    told = decisions(dict.fromkeys([*HOSTILE, *HARMLESS], ("mail", "email")))
+    export(told, tmp_path, delta=False)
+    written = set(pl.read_csv(tmp_path / "email.csv")["customer_id"])
+    assert written == {*(f"'{name}" for name in HOSTILE), *HARMLESS}
+    assert set(pl.read_parquet(tmp_path / "email.parquet")["customer_id"]) == {*HOSTILE, *HARMLESS}
+    export(told, tmp_path, delta=False, rules=ExportOptions(raw=True))
+    assert set(pl.read_csv(tmp_path / "email.csv")["customer_id"]) == {*HOSTILE, *HARMLESS}
+
+
+def test_a_channel_that_has_nobody_any_more_is_emptied(tmp_path: Path) -> None:
+    """cases/all_withdrew.csv"""
+    export(FIRST, tmp_path, delta=False)
+    nobody = decisions({"a": ("mail", "email"), "b": ("call", "phone")}, withdrawn=("a", "b"))
+    done = export(nobody, tmp_path, delta=False)
+    assert done.rows == {"email": 0, "phone": 0}
+    for name in ("email", "phone"):
+        assert pl.read_csv(tmp_path / f"{name}.csv").height == 0
+        assert pl.read_parquet(tmp_path / f"{name}.parquet").height == 0
+
+
+def test_after_everybody_withdrew_the_delta_takes_all_away(tmp_path: Path) -> None:
+    export(FIRST, tmp_path, delta=False)
+    nobody = decisions({"a": ("mail", "email"), "b": ("call", "phone")}, withdrawn=("a", "b"))
+    assert export(nobody, tmp_path, delta=True).rows == {"email": 2, "phone": 1}
+    assert set(pl.read_csv(tmp_path / "email-changes.csv")["change"]) == {"removed"}
+    export(FIRST, tmp_path, delta=False)
+    assert not (tmp_path / "email-changes.csv").exists(), "a delta to what is no longer the last export"
+
+
+@pytest.mark.parametrize("channel", ["exported", "exports", "log", "email-changes", "Exported"])
+def test_channels_cannot_have_names_of_ours(channel: str, tmp_path: Path) -> None:
+    told = decisions({"a": ("mail", channel), "b": ("mail", "email")})
+    export(told, tmp_path, delta=False)
+    assert export(told, tmp_path, delta=True).rows == {channel: 0, "email": 0}
+    assert pl.read_parquet(tmp_path / "exported.parquet").height == 2
+    assert (tmp_path / f"%{ord(channel[0]):02X}{channel[1:]}.csv").is_file()
+
+
+def test_without_any_consent_only_what_needs_none_is_exported(tmp_path: Path) -> None:
+    needing = ("mail",)
+    with pytest.raises(
+        InputError, match=r"2 customers would be contacted by email.*export\.assume_consent=true"
+    ):
+        export(FIRST, tmp_path, delta=False, needing_consent=needing)
+    assert not list(tmp_path.iterdir())
+    agreed = ExportOptions(assume_consent=True)
+    assert export(FIRST, tmp_path, False, agreed, needing).rows == {"email": 2, "phone": 1}
+    assert export(decisions({"b": ("call", "phone")}), tmp_path, False, None, needing).rows == {
+        "email": 0,
+        "phone": 1,
+    }

@@ -83,7 +83,7 @@ def test_a_policy_is_judged_by_what_was_exported(shop: Path, capsys: pytest.Capt
     asked = [*[word for word in words(shop) if not word.startswith("output=")], f"output={shop}/logged"]
     assert main(["policy", *asked]) == 1
     assert "no decisions of 2023-10-31 are logged" in capsys.readouterr().err
-    assert main(["export", *asked, "decisions.exploration=0.5"]) == 0
+    assert main(["export", *asked, "decisions.exploration=0.5", "export.assume_consent=true"]) == 0
     log = pl.read_parquet(shop / "logged" / "exports" / "log" / "*.parquet")
     assert log["explored"].sum() > 0.1 * log.height
     capsys.readouterr()
@@ -105,7 +105,7 @@ def test_a_policy_is_judged_by_what_was_exported(shop: Path, capsys: pytest.Capt
 
 
 def test_export_writes_a_file_per_channel(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", *words(shop, "budget=30")]) == 0
+    assert main(["export", *words(shop, "budget=30", "export.assume_consent=true")]) == 0
     assert "export: email:" in capsys.readouterr().out
     assert (shop / "out" / "exports" / "email.csv").is_file()
 

@@ -54,6 +54,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 NOTHING = "none"
+UNKNOWN_CONSENT = "unknown"
 EXPLORE_SALT = "retinue exploration"
 SHOWN = 3
 CURVE_POINTS = 12
@@ -380,7 +381,7 @@ def _alternatives(made: Offers) -> pl.Series:
 
 def _consent(customers: pl.DataFrame) -> pl.Expr:
     if WITHDRAWN not in customers.columns:
-        return pl.lit("unknown").alias(CONSENT)
+        return pl.lit(UNKNOWN_CONSENT).alias(CONSENT)
     withdrawn = customers[WITHDRAWN].fill_null(0.0) > 0
     return pl.when(withdrawn).then(pl.lit("withdrawn")).otherwise(pl.lit("not withdrawn")).alias(CONSENT)
 

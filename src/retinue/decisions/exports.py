@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
-from retinue.decisions.decide import NOTHING
+from retinue.decisions.decide import NOTHING, UNKNOWN_CONSENT
 from retinue.events.store import write_table, write_text, written_whole
+from retinue.options import ExportOptions
 from retinue.schema import (
     ACTION,
     ACTION_CHANNEL,
@@ -23,10 +25,15 @@ from retinue.schema import (
     EXPORTS,
     NAMED_CAUSE,
     POLICY,
+    InputError,
 )
 
 STATE = "exported.parquet"
 LOG = "log"
+DELTA = "-changes"
+RESERVED = ("exported", "exports", LOG)
+# = + - @ and their full-width forms, also behind blanks, and a leading tab or line end
+RUN_BY_SPREADSHEETS = r"^\s*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|^[\t\r\n]"
 ADDED, CHANGED, REMOVED, ALL = "added", "changed", "removed", "all"
 
 
@@ -83,27 +90,47 @@ def audiences(decisions: pl.DataFrame, last: pl.DataFrame | None = None) -> pl.D
     return EXPORTS.check(told.sort(ACTION_CHANNEL, CUSTOMER_ID, EXPORT_CHANGE))
 
 
-def export(decisions: pl.DataFrame, folder: Path, delta: bool) -> Exported:
+def export(
+    decisions: pl.DataFrame,
+    folder: Path,
+    delta: bool,
+    rules: ExportOptions | None = None,
+    needing_consent: Collection[str] = (),
+) -> Exported:
     """Writes one CSV and one Parquet file per channel, whole or not at all, and remembers what was exported.
+
+    A channel of the last export that has nobody any more is left with an empty file.
 
     Args:
         decisions: with actions.
         folder: for the files.
         delta: only what changed since the last export into this folder.
+        rules: how cells are written, and whether consent is assumed.
+        needing_consent: actions that need it.
+
+    Raises:
+        InputError: an action needs consent and nothing is known of it.
     """
+    rules = rules or ExportOptions()
+    if not rules.assume_consent:
+        _check_consent(decisions, needing_consent)
     state = folder / STATE
-    last = pl.read_parquet(state) if delta and state.is_file() else None
+    before = pl.read_parquet(state) if state.is_file() else None
+    last = before if delta else None
     told = audiences(decisions, last)
     rows, files = {}, []
     channels = sorted(
-        {*told[ACTION_CHANNEL].unique(), *(last[ACTION_CHANNEL].unique() if last is not None else ())}
+        {*told[ACTION_CHANNEL].unique(), *(before[ACTION_CHANNEL].unique() if before is not None else ())}
     )
     for channel in channels:
         mine = told.filter(pl.col(ACTION_CHANNEL) == channel)
-        name = f"{_safe(channel)}{'-changes' if last is not None else ''}"
+        name = f"{_safe(channel)}{DELTA if last is not None else ''}"
         write_table(mine, folder / f"{name}.parquet")
         with written_whole(folder / f"{name}.csv") as unfinished:
-            mine.write_csv(unfinished)
+            (mine if rules.raw else _safe_cells(mine)).write_csv(unfinished)
+        if last is None:  # a delta of before the whole is none any more
+            for kind in (".csv", ".parquet"):
+                (folder / f"{name}{DELTA}{kind}").unlink(missing_ok=True)
         files += [folder / f"{name}.csv", folder / f"{name}.parquet"]
         rows[channel] = mine.height
     about = {
@@ -135,5 +162,34 @@ def _log(decisions: pl.DataFrame, folder: Path) -> None:
 
 
 def _safe(channel: str) -> str:
-    """A channel's name as part of a file's: no path, no surprise, and no two channels alike."""
-    return "".join(sign if sign.isalnum() or sign in "-_" else f"%{ord(sign):02X}" for sign in channel) or "%"
+    """A channel's name as part of a file's: no path, no surprise, no name of ours, and no two channels alike."""
+    plain = (
+        "".join(sign if sign.isalnum() or sign in "-_" else f"%{ord(sign):02X}" for sign in channel) or "%"
+    )
+    is_ours = plain.lower() in RESERVED or plain.lower().endswith(DELTA)
+    return f"%{ord(plain[0]):02X}{plain[1:]}" if is_ours else plain
+
+
+def _check_consent(decisions: pl.DataFrame, needing_consent: Collection[str]) -> None:
+    unknown = decisions.filter(
+        pl.col(ACTION).is_in(list(needing_consent)) & (pl.col(CONSENT) == UNKNOWN_CONSENT)
+    )
+    if unknown.height:
+        channels = ", ".join(sorted(unknown[ACTION_CHANNEL].unique()))
+        raise InputError(
+            f"export: {unknown.height:,} customers would be contacted by {channels}, which needs consent, and the events hold "
+            "none. Give it with data.columns.consent=<column> or consent events, or write export.assume_consent=true where "
+            "everyone has agreed."
+        )
+
+
+def _safe_cells(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with an apostrophe before each text that a spreadsheet would run as a formula (OWASP, CSV injection)."""
+    texts = [name for name, dtype in table.schema.items() if dtype == pl.String]
+    return table.with_columns(
+        pl.when(pl.col(name).str.contains(RUN_BY_SPREADSHEETS))
+        .then("'" + pl.col(name))
+        .otherwise(name)
+        .alias(name)
+        for name in texts
+    )

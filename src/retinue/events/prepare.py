@@ -21,7 +21,7 @@ from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
 from retinue.events.numbers import Forms, NumberForm, decide, evidence, form_of
 from retinue.events.orders import Grouping, event_columns, to_events
-from retinue.events.reading import unreadable
+from retinue.events.reading import BROKEN, unreadable
 from retinue.events.sources import Input, inputs_of, protected_of
 from retinue.events.store import Manifest, Store, write_table
 from retinue.events.tally import Tally
@@ -188,7 +188,7 @@ class _DayFirst:
                     parts[0].alias("a"), parts[1].alias("b"), some.alias("some")
                 )
                 a, b, seen = query.collect(engine="streaming").row(0)
-            except pl.exceptions.PolarsError as error:
+            except BROKEN as error:
                 raise unreadable(source.table.label, error) from error
             first, second = max(first, a or 0), max(second, b or 0)
             sample, name, label = sample or seen or "", source.names[EVENT_TIME], source.table.label
@@ -209,7 +209,7 @@ def _number_form(group: list[Input], column: str) -> NumberForm:
         text = source.expressions[column].cast(pl.String).str.strip_chars()
         try:
             row = source.table.frame.select(evidence(text)).collect(engine="streaming").row(0)
-        except pl.exceptions.PolarsError as error:
+        except BROKEN as error:
             raise unreadable(source.table.label, error) from error
         counts = [count + (more or 0) for count, more in zip(counts, row[:4], strict=True)]
         if row[4] is not None and not example:
@@ -242,7 +242,7 @@ class _AllMidnight:
             ticks = text.str.contains(TICKING) & ~text.str.contains(MIDNIGHT)
         try:
             found = source.table.frame.select(ticks.any().alias("ticks")).collect(engine="streaming")
-        except pl.exceptions.PolarsError as error:
+        except BROKEN as error:
             raise unreadable(source.table.label, error) from error
         return bool(found.item())
 

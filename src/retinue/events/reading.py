@@ -22,6 +22,8 @@ _TEXT = (".csv", ".tsv", ".txt")
 _EXCEL = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 _PARQUET = (".parquet", ".pq")
 _JSON = (".jsonl", ".ndjson", ".json")
+# what Polars ends in on a damaged file; its reader of Parquet panics on some
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 # what a mapped column may not be, in Polars' words
 _NO_CELL = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Duration, pl.Time, pl.Object)
 
@@ -51,7 +53,7 @@ class RawTable:
         try:
             for batch in self.frame.collect_batches(chunk_size=size, maintain_order=True):
                 yield batch if self.keeps_empty_rows else _filled(batch, self.columns)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except BROKEN as error:
             raise unreadable(self.label, error) from error
 
 
@@ -64,7 +66,7 @@ def _filled(batch: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     return batch.filter(doubtful.scatter(doubtful.arg_true(), ~filled).not_())
 
 
-def unreadable(label: str, error: Exception) -> InputError:
+def unreadable(label: str, error: BaseException) -> InputError:
     """The one line for a file that the reader gave up on."""
     why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return InputError(f"{label}: cannot be read to its end ({why}). Export the file again, or repair it.")
@@ -138,7 +140,7 @@ def open_table(path: Path, separator: str | None, work: Path, encoding: str | No
         raise InputError(
             f"{path.name}: may not be read ({error.strerror}). Give yourself the right to read it."
         ) from error
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except BROKEN as error:
         raise unreadable(path.name, error) from error
 
 
