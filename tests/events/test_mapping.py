@@ -23,8 +23,10 @@ from retinue.schema import (
     EVENT_TIME,
     EVENT_TYPE,
     FINDING,
+    KNOWN_TIME,
     LEVEL,
     ORDER_ID,
+    REASON,
     REGION,
     InputError,
 )
@@ -115,6 +117,7 @@ def test_a_filter_reads_the_shell_words_of_the_docs(tmp_path: Path) -> None:
         ("stat = 'paid'", ("orders.csv", "'stat'", "customer_id, event_time, order_id, amount, state")),
         ("amount > 10", ("cannot be worked out", "CAST(total AS DOUBLE) > 10", "amount, state")),
         ("amount", ("is no condition", "amount, state")),
+        ("null + true", ("names no column",)),
     ],
 )
 def test_a_filter_that_cannot_be_is_one_line_with_the_columns(
@@ -123,6 +126,17 @@ def test_a_filter_that_cannot_be_is_one_line_with_the_columns(
     message = refused(orders(tmp_path, ROWS), tmp_path, keep_where=condition)
     for part in ("data.keep_where", *parts):
         assert part in message, message
+
+
+def test_lines_set_aside_are_not_counted_as_filtered(tmp_path: Path) -> None:
+    store = prepared(
+        orders(tmp_path, [*ROWS, "f,2024-01-10,6,1,paid,too,many"]),
+        tmp_path,
+        keep_where="state = 'paid'",
+        max_bad_share=1.0,
+    )
+    m = store.manifest
+    assert (m.rows_in, m.rows_kept, m.rows_quarantined, m.rows_left_out) == (6, 1, 1, 4)
 
 
 def test_a_filter_that_keeps_nothing_says_so(tmp_path: Path) -> None:
@@ -269,6 +283,23 @@ def test_refunds_are_dated_when_the_money_went_back(tmp_path: Path) -> None:
     assert "2 refunds are made from order rows, 7.00 in all; they are dated as their orders" in notes_of(
         undated
     )
+
+
+def test_refunds_are_read_in_the_decimal_sign_of_their_own_column(tmp_path: Path) -> None:
+    header = "customer_id;event_time;amount;refunded_amount"
+    rows = ["a;2024-01-05;10;1.234,50", "b;2024-01-06;20;0,25"]
+    store = prepared(orders(tmp_path, rows, header), tmp_path)
+    assert (total(store), total(store, "refund")) == (30, -1234.75)
+
+
+def test_a_refund_is_known_when_the_money_went_back(tmp_path: Path) -> None:
+    header = "customer_id,event_time,amount,known_time,refunded_amount,refund_time"
+    rows = ["a,2024-01-05 10:00,10,2024-01-05 12:00,4,2024-02-01 09:00"]
+    events = events_of(prepared(orders(tmp_path, rows, header), tmp_path)).sort(EVENT_TIME)
+    assert events[KNOWN_TIME].to_list() == [
+        datetime(2024, 1, 5, 12, tzinfo=UTC),
+        datetime(2024, 2, 1, 9, tzinfo=UTC),
+    ]
 
 
 def test_a_refund_that_is_no_number_is_set_aside_and_its_order_stays(tmp_path: Path) -> None:
@@ -509,6 +540,24 @@ def test_ids_of_one_person_are_made_alike_on_request(
     assert ("customer ids were written otherwise and are made alike" in notes_of(store)) == bool(rules)
 
 
+def test_an_id_of_letters_that_no_one_sees_is_no_id(tmp_path: Path) -> None:
+    path = write(tmp_path / "orders.csv", ["customer_id,event_time", "\u200b,2024-01-05", "a,2024-01-06"])
+    store = prepare(resolve([f"data.path={path}", "data.id_normalise=[trim]"]).data, tmp_path / "store")
+    assert (store.manifest.customers, store.quarantine()[REASON].to_list()) == (1, ["no customer id"])
+
+
+def test_ids_made_alike_are_hidden_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_SECRET", "s" * 40)
+    path = write(
+        tmp_path / "orders.csv", ["customer_id,event_time", "Ann@x.test,2024-01-05", "ann@x.test,2024-01-06"]
+    )
+    words = [f"data.path={path}", "data.id_normalise=[casefold]", "data.pseudonym_key=SHOP_SECRET"]
+    store = prepare(resolve(words).data, tmp_path / "store")
+    assert store.manifest.customers == 1
+    assert "1 customer ids were written otherwise" in notes_of(store)
+    assert "Ann@x" not in str(store.manifest)
+
+
 def test_a_rule_for_ids_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InputError, match=r"data\.id_normalise.*trim, casefold, nfc, integer"):
         resolve(["data.id_normalise=[upper]"])
@@ -540,6 +589,23 @@ def test_an_opt_in_column_becomes_consent(tmp_path: Path) -> None:
     assert total(store) == 6
     assert balanced(store)
     assert "5 rows say yes or no to being contacted" in notes_of(store)
+
+
+def test_answers_of_equal_rows_are_one_and_their_orders_stay_two(tmp_path: Path) -> None:
+    rows = ["a,2024-01-05,1,yes", "a,2024-01-05,1,yes"]
+    store = prepared(orders(tmp_path, rows, "customer_id,event_time,amount,consent"), tmp_path)
+    assert "2 rows equal another in every column" in notes_of(store)
+    assert (store.manifest.rows_kept, store.manifest.rows_duplicate, store.manifest.rows_made) == (3, 1, 2)
+    assert balanced(store)
+
+
+def test_consent_of_a_linked_file_goes_to_its_customer(tmp_path: Path) -> None:
+    path, people = linked(tmp_path)
+    join = {"c": f"{people} on customer_id"}
+    told = options(path, columns={"consent": "land"}, join=join, consent_yes=["de", "IT", "fr"])
+    store = prepare(told, tmp_path / "store")
+    said = events_of(store).filter(pl.col(EVENT_TYPE) == "consent_given")
+    assert said[CUSTOMER_ID].to_list() == ["1", "2"]
 
 
 def test_consent_of_true_and_false_in_parquet(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ def row_filter(text: str | None) -> Filter | None:
             f"data.keep_where={text}: cannot be read ({_first_line(error)}). "
             "Write a condition of SQL, such as \"status in ('paid','shipped')\"."
         ) from error
-    return Filter(text, condition, tuple(dict.fromkeys(condition.meta.root_names())))
+    columns = tuple(dict.fromkeys(condition.meta.root_names()))
+    if not columns:
+        raise InputError(
+            f"data.keep_where={text}: names no column of yours. Write a condition such as \"status in ('paid','shipped')\"."
+        )
+    return Filter(text, condition, columns)
 
 
 def _sql(text: str) -> str:
@@ -75,7 +80,7 @@ def filtered(table: RawTable, chosen: Filter) -> RawTable:
     try:
         kind = probe.collect_schema()[LEFT_OUT]
         probe.head(1).collect()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(
             f"{table.label}: data.keep_where={chosen.text} cannot be worked out ({_first_line(error)}); {there}. "
             "Cells of text files are text: write CAST(total AS DOUBLE) > 10."

@@ -136,7 +136,6 @@ class Tally:
             own: columns that only the made events read.
         """
         self.quarantined += later.quarantined
-        self.clock_types |= later.clock_types
         for name in ("reasons", "filled", "types"):
             getattr(self, name).update(getattr(later, name))
         for name in ("bad_times", "bad_numbers", "naive"):
