@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from retinue.config import resolve
 from retinue.events.doctor import doctor
 from retinue.events.prepare import fingerprint, prepare
+from retinue.events.reading import ROW_NUMBER
+from retinue.events.rows import LEFT_OUT
+from retinue.events.sources import inputs_of
 from retinue.events.store import Store
 from retinue.events.words import event_names
 from retinue.options import Source
@@ -173,7 +177,8 @@ def test_orders_that_are_no_sale_are_left_out_and_named(tmp_path: Path) -> None:
     assert left == "1 rows (20.0%, 80.00 in all) are left out: the order's status is 'pending'."
     assert notes[left][LEVEL] == "warning"
     assert notes[left][CURE] == "Set data.status_counts='[paid,shipped]' to say which orders count."
-    assert "'paid' 1, 10.00 in all, 'shipped' 1, 20.00 in all" in notes_of(store)
+    counted = "order rows that count, by status: 'paid' 1, 10.00 in all, 'shipped' 1, 20.00 in all; 1 rows without a status"
+    assert counted in notes_of(store)
 
 
 def test_the_statuses_that_count_are_the_users_own(tmp_path: Path) -> None:
@@ -225,6 +230,21 @@ def test_later_lines_without_a_status_share_that_of_their_order(tmp_path: Path) 
     assert total(store) == 27 + 51 + 100
     assert total(store, "refund") == -51
     assert balanced(store)
+
+
+def test_an_input_with_linked_files_and_states_travels_to_another_process(tmp_path: Path) -> None:
+    path, people = linked(tmp_path)
+    more = path.read_text() + "3,2024-01-07,3,1,\n1,2024-02-07,4,5,voided\n1,2024-02-07,4,6,\n"
+    path.write_text(more)
+    told = options(
+        path, columns={"status": "state", "region": "land"}, join={"c": f"{people} on customer_id"}
+    )
+    source = inputs_of(told, tmp_path / "work")[0]
+    again = pickle.loads(pickle.dumps(source))
+    here, there = (pl.concat(one.table.batches()).drop(ROW_NUMBER) for one in (source, again))
+    assert here.equals(there)
+    assert here[LEFT_OUT].null_count() == 4
+    assert here["land"].to_list() == ["DE", "FR", None, None, "DE", "DE"]
 
 
 def test_a_column_that_is_no_status_is_refused(tmp_path: Path) -> None:

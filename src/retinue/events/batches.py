@@ -12,7 +12,7 @@ from retinue.events.made import MADE_FROM, Made
 from retinue.events.rows import LEFT_OUT, STATE
 from retinue.events.sources import Input
 from retinue.events.tally import Tally
-from retinue.schema import AMOUNT, EVENT_TYPE, REFUND, REFUND_TIME, STATUS
+from retinue.schema import AMOUNT, EVENT_TYPE, ORDER, REFUND, REFUND_TIME, STATUS
 
 
 def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -66,6 +66,7 @@ def _count_mapped(raw: pl.DataFrame, good: pl.DataFrame, source: Input, tally: T
         for state, count, amount in states.group_by(STATE).agg(pl.len(), pl.col("money").sum()).iter_rows():
             tally.statuses[state] += count
             tally.status_money[state] += amount
+        tally.no_status += int((raw[STATE].is_null() & (good[EVENT_TYPE] == ORDER)).sum())
         tally.check_statuses(source.names[STATUS])
 
 

@@ -171,10 +171,11 @@ def _of_statuses(options: DataOptions, tally: Tally) -> Iterator[dict[str, Any]]
         return
     by_rows = sorted(tally.statuses.items(), key=lambda item: (-item[1], item[0]))
     if by_rows:
-        listed = ", ".join(
+        words = ", ".join(
             f"'{shown(word)}' {count:,}{_money(tally.status_money[word])}" for word, count in by_rows[:20]
         )
-        yield finding(FACT, "rows", f"order rows that count, by status: {listed}.")
+        rest = f"; {tally.no_status:,} rows without a status count too" if tally.no_status else ""
+        yield finding(FACT, "rows", f"order rows that count, by status: {words}{rest}.")
     seen = {*tally.statuses, *tally.left_statuses}
     for word in options.status_counts:
         if seen and plain(word) not in seen:

@@ -89,6 +89,7 @@ class Tally:
     met: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     made_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    no_status: int = 0
     refunds_dated: bool = False
     bad_consents: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
     normalised: Example = field(default_factory=Example)
@@ -98,7 +99,14 @@ class Tally:
 
     def add(self, later: Tally) -> None:
         """Adds what was counted in later rows."""
-        for name in ("rows_in", "quarantined", "number_ids", "negative_discounts", "empty_amounts"):
+        for name in (
+            "rows_in",
+            "quarantined",
+            "number_ids",
+            "negative_discounts",
+            "empty_amounts",
+            "no_status",
+        ):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in (*_COUNTERS, "reasons", "rows_of", "filled", "types"):
             getattr(self, name).update(getattr(later, name))
