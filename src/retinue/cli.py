@@ -343,6 +343,7 @@ def _show(command: str, run: Run, options: Options) -> None:
             out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description")
         )
     elif command in ("forecast", "run", "report"):
+        _problems(out, run)
         _headline(out, run)
     elif command == "decide":
         from retinue.reporting.terminal import show_decisions
@@ -353,6 +354,20 @@ def _show(command: str, run: Run, options: Options) -> None:
     print(f"{command}: done; everything is in {run.folder}")
     if command in ("run", "report"):
         print(f"report: {run.folder / 'report.html'}")
+
+
+def _problems(out: Console, run: Run) -> None:
+    """The problems that the doctor found, where it has seen these data: they come before any total."""
+    from retinue.runs import Stage, is_fresh, stage_key
+
+    if not is_fresh(run, Stage.doctor, stage_key(Stage.doctor, run.options)):
+        return
+    for row in run.read("quality").filter(level="problem").iter_rows(named=True):
+        out.print(
+            f"[bold red]problem[/] {_escaped(row['finding'])} {_escaped(row['cure'] or '')}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _findings(out: Console, run: Run) -> None:

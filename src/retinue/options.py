@@ -36,6 +36,13 @@ class IdRule(Enum):
     integer = "integer"
 
 
+class AmountIs(Enum):
+    """What the amount of a row is."""
+
+    line = "line"
+    order_total = "order_total"
+
+
 class Rung(Enum):
     """What makes the forecast."""
 
@@ -173,6 +180,14 @@ class DataOptions:
     )
     encoding: str | None = option(
         None, "of text files, e.g. cp1252 or utf-16; null = found from the bytes, and stated"
+    )
+    amount_is: AmountIs | None = option(
+        None,
+        "line (amounts of an order's rows are summed) or order_total (each or the first row has the whole order's); null = line, "
+        "with a warning where it looks like order_total",
+    )
+    guest_ids: list[str] = option(
+        [], "customer ids that stand for everybody without an account; their rows are set aside"
     )
     decimal: str | None = option(
         None,

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -32,7 +33,7 @@ from retinue.evaluation.realised import evaluate, realised
 from retinue.evaluation.reconciliation import reconcile
 from retinue.events.doctor import doctor
 from retinue.events.prepare import prepare
-from retinue.events.store import write_table, write_text
+from retinue.events.store import Store, write_table, write_text
 from retinue.events.timeline import days_before, history, instant, is_after, is_observed
 from retinue.features.catalogue import LeftOut
 from retinue.features.query import available_at
@@ -64,8 +65,11 @@ from retinue.runs import (
 from retinue.schema import (
     CUSTOMER_ID,
     CUTOFF,
+    EVENT_TIME,
+    EVENT_TYPE,
     HORIZON_DAYS,
     MOVES,
+    ORDER,
     QUALITY,
     SEGMENTS,
     VALUE_AT_STAKE,
@@ -106,8 +110,21 @@ def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
     return [f"{reasons_in_words.get(why, why)}: {count} features left out" for why, count in reasons.items()]
 
 
+def _check_orders(store: Store, cutoff: datetime) -> None:
+    """Raises InputError where all orders lie after the cutoff."""
+    orders = store.scan().filter(pl.col(EVENT_TYPE) == ORDER)
+    first = orders.select(pl.col(EVENT_TIME).min()).collect(engine="streaming").item()
+    if first is not None and first > cutoff:
+        day = f"{first.astimezone(ZoneInfo(store.local_zone)):%Y-%m-%d}"
+        raise InputError(
+            f"cutoff={cutoff.astimezone(ZoneInfo(store.local_zone)):%Y-%m-%d}: not one order lies by it, so there is nobody to "
+            f"forecast; the first order is of {day}. Give a later cutoff."
+        )
+
+
 def _features(run: Run) -> None:
     store, cutoffs = run.store, run.cutoffs
+    _check_orders(store, cutoffs[-1])
     engine = choose_engine(run.options.engine)
     kept, left_out = available_at(store.scan(), cutoffs[-1], store.local_zone)
     for line in left_out_lines(left_out):

@@ -118,7 +118,7 @@ def test_a_little_text_in_amounts_is_quarantined(tmp_path: Path) -> None:
     row = store.quarantine().row(0, named=True)
     assert (row[ROW], row[REASON]) == (62, "non-numeric amount")
     assert '"free"' in row[VALUES]
-    assert "1 rows (1.6%) are quarantined: non-numeric amount" in notes_of(store)
+    assert "1 rows (1.6% of the rows) are quarantined: non-numeric amount" in notes_of(store)
     assert "column 'amount' has 1 unusable numbers (first: 'free', orders.csv row 62)" in notes_of(store)
 
 

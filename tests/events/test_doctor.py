@@ -98,7 +98,9 @@ def test_outliers_are_flagged_and_kept(tmp_path: Path) -> None:
         orders_csv(tmp_path, [*steady(), "c1,2022-05-05,99999", "c2,2022-05-05,88888"]), tmp_path
     )
     assert "orders (0.11%) lie beyond 5 robust deviations" in text(told(store), "money")
-    assert "the largest is 99,999.00. They are kept." in text(told(store), "money")
+    assert "the furthest 99,999.00 ('c1', 2022-05-05), 88,888.00 ('c2', 2022-05-05). They are kept." in text(
+        told(store), "money"
+    )
     assert store.manifest.rows_kept == store.manifest.rows_in
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Line(NamedTuple):
 lines = st.builds(
     Line,
     customer=st.sampled_from("abc"),
-    seconds=st.sampled_from([1, 2, 60, 86_400, 90_000, 200_000]),
+    seconds=st.sampled_from([1, 2, 60, 86_400, 90_000, 200_000, 4_000_000, 8_000_000]),
     kind=st.sampled_from(["order", "order", "order", "refund", "visit"]),
     order=st.sampled_from(["", "", "o1", "o2"]),
     amount=st.integers(-3, 5),
@@ -73,11 +74,27 @@ def merged(rows: Sequence[Line]) -> list[Line]:
     return [row for row in seen for _ in range(1 if row.order or row.seconds % 86_400 else seen[row])]
 
 
+def run_of(row: Line, rows: Sequence[Line]) -> int:
+    """How often the order number has begun again by this row: 0 for the first time."""
+    times = sorted(
+        other.seconds for other in rows
+        if (other.customer, other.order, other.stored_kind) == (row.customer, row.order, "order")
+    )  # fmt: skip
+    begins = [late for early, late in pairwise(times) if late - early > 30 * 86_400]
+    return sum(begin <= row.seconds for begin in begins)
+
+
 def reference(rows: Sequence[Line]) -> list[tuple[Any, ...]]:
     """The slow loop: dictionaries, one row after the other; ids of refunds are left as they came."""
     groups: dict[tuple[Any, ...], list[Line]] = defaultdict(list)
     others: list[tuple[Any, ...]] = []
-    for row in merged(rows):
+    once = merged(rows)
+    for line in once:
+        row = line
+        if row.order and row.stored_kind != "visit" and (run := run_of(row, once)):
+            row = row._replace(order=f"{row.order} ({run + 1})")
+        if row.stored_kind == "refund":
+            row = row._replace(kind="refund", amount=-abs(row.amount))
         if row.stored_kind == "visit":
             others.append(
                 (row.customer, row.seconds, "visit", row.order, float(row.amount), None, None, row.product)

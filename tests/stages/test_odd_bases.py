@@ -181,3 +181,22 @@ def test_a_million_events_of_one_customer(tmp_path: Path, capsys: pytest.Capture
     assert "whale" in quality(tmp_path)
     whale = forecasts(tmp_path).filter(pl.col("customer_id") == "whale")
     assert whale["p_churn"].item() < 0.05
+
+
+def test_a_cutoff_before_every_order_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """cases/orders_after_cutoff.csv: it ended in the evaluation."""
+    rows = [f"c{n},2022-0{n % 5 + 1}-05,visit,0" for n in range(40)] + [
+        f"c{n},2022-07-05,order,5" for n in range(40)
+    ]
+    (tmp_path / "orders.csv").write_text("customer_id,event_time,event_type,amount\n" + "\n".join(rows))
+    words = [
+        f"data.path={tmp_path / 'orders.csv'}",
+        "cutoff=2022-05-31",
+        "horizon_days=30",
+        f"output={tmp_path / 'out'}",
+    ]
+    assert main(["run", *words]) == 1
+    assert "cutoff=2022-05-31: not one order lies by it" in " ".join(capsys.readouterr().err.split())
+    assert main(["run", *[word.replace("05-31", "08-31") for word in words]]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -79,6 +80,7 @@ class Rules:
     consent_yes: tuple[str, ...] = ()
     consent_no: tuple[str, ...] = ()
     id_rules: tuple[IdRule, ...] = ()
+    guest_ids: tuple[str, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
 
 
@@ -110,7 +112,8 @@ def cleaned(
     _check_consents(shaped, source, rules, tally)
     table = pl.DataFrame({ROW_NUMBER: shaped[ROW_NUMBER], CUSTOMER_ID: ids})
     table = table.with_columns(_base(shaped, rules), _types(shaped, rules))
-    reasons: list[pl.Expr] = [pl.when(pl.col(CUSTOMER_ID).is_null()).then(pl.lit("no customer id"))]
+    reasons = _guests(shaped, rules)
+    reasons += [pl.when(pl.col(CUSTOMER_ID).is_null()).then(pl.lit("no customer id"))]
     reasons.append(pl.when(pl.col(EVENT_TYPE).is_null()).then(pl.lit("no event type")))
     table = _times(table, shaped, source, rules, tally)
     reasons.append(pl.when(pl.col(EVENT_TIME).is_null()).then(pl.lit("unreadable time")))
@@ -189,6 +192,10 @@ def _split(
     )
     kind = pl.when(negative).then(pl.lit(REFUND)).otherwise(pl.col(EVENT_TYPE))
     good = good.with_columns(kind.alias(EVENT_TYPE), customer_code(good))
+    if AMOUNT in good.columns:
+        # money back is money back, whatever its sign
+        back = pl.when(pl.col(EVENT_TYPE) == REFUND).then(-pl.col(AMOUNT).abs()).otherwise(AMOUNT)
+        good = good.with_columns(back.alias(AMOUNT))
     for kind_name, count in good.group_by(EVENT_TYPE).len().iter_rows():
         tally.types[kind_name] += count
     good = good.drop(ROW_NUMBER, REASON, "__bad_known__")
@@ -209,6 +216,10 @@ def _quarantined(
     tally.quarantined += kept.height
     for reason, count in reasons.value_counts().iter_rows():
         tally.reasons[reason] += count
+    if AMOUNT in table.columns and kept.height:
+        lost = table.filter(bad).group_by(REASON).agg(pl.col(AMOUNT).abs().sum())
+        for reason, money in lost.iter_rows():
+            tally.reason_money[reason] += money if math.isfinite(money) else 0.0
     return pl.DataFrame(
         {
             FILE: pl.Series([source.table.label], dtype=pl.String).new_from_index(0, kept.height),
@@ -229,7 +240,9 @@ def _count(good: pl.DataFrame, tally: Tally, file: str) -> None:
         orders = good.filter(pl.col(EVENT_TYPE) == ORDER)
         below = orders.filter(pl.col(AMOUNT) < 0)
         tally.negative_orders.add(below[AMOUNT], below[ROW_NUMBER], file)
-        tally.empty_amounts += orders[AMOUNT].null_count()
+        back = good.filter(pl.col(EVENT_TYPE) == REFUND, pl.col(AMOUNT) > 0)
+        tally.positive_refunds.add(back[AMOUNT], back[ROW_NUMBER], file)
+        tally.order_money += float(orders[AMOUNT].abs().sum())
 
 
 def _currencies_in(table: pl.DataFrame, text: pl.Series, read: pl.Series, tally: Tally) -> None:
@@ -264,6 +277,15 @@ def _ids(shaped: pl.DataFrame, rules: Rules, tally: Tally, file: str) -> pl.Seri
         trimmed = pseudonyms(trimmed, rules.secret)
         tally.text_ids.value = tally.trimmed_ids.value = tally.normalised.value = ""
     return trimmed.alias(CUSTOMER_ID)
+
+
+def _guests(shaped: pl.DataFrame, rules: Rules) -> list[pl.Expr]:
+    """The reason of rows whose id stands for everybody without an account."""
+    if not rules.guest_ids:
+        return []
+    ids = _text(shaped[CUSTOMER_ID], rules).str.replace(r"^(\d+)\.0+$", "${1}")
+    guests = ids.is_in(list(rules.guest_ids)).fill_null(False)
+    return [pl.when(pl.lit(guests)).then(pl.lit("a guest (data.guest_ids)"))]
 
 
 def _base(shaped: pl.DataFrame, rules: Rules) -> pl.Series | pl.Expr:

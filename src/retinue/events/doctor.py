@@ -12,7 +12,7 @@ import polars as pl
 
 from retinue.events.notes import FACT, PROBLEM, WARNING, finding
 from retinue.events.store import Store
-from retinue.events.timeline import history, is_observed
+from retinue.events.timeline import bulk_days, history, is_observed
 from retinue.schema import (
     AMOUNT,
     CUSTOMER,
@@ -25,6 +25,7 @@ from retinue.schema import (
     ORDER_ID,
     QUALITY,
     REFUND,
+    shown,
 )
 
 _DAY_US = 86_400_000_000
@@ -33,6 +34,7 @@ _BINS_PER_E = 1000
 _FEW_CUSTOMERS = 100
 _FEW_REPEATERS = 30
 _FEW_FOR_SEGMENTS = 40
+_GUEST_ORDERS, _GUEST_SHARE, _GUEST_BUYERS = 30, 0.1, 20
 _HUGE_EVENTS = 10_000
 _SILENT_DAYS = 30
 
@@ -96,7 +98,6 @@ def _facts(store: Store, horizon_days: int, cutoff: datetime | None) -> Facts:
         .sort(CUSTOMER)
     )
     buyers = customers.filter(pl.col("orders") > 0)
-    first: Any = buyers["first"].min()
     last: Any = events.select(pl.col(EVENT_TIME).max()).collect(engine="streaming").item()
     return Facts(
         store=store,
@@ -107,9 +108,14 @@ def _facts(store: Store, horizon_days: int, cutoff: datetime | None) -> Facts:
         orders=int(customers["orders"].sum()),
         buyers=buyers.height,
         repeaters=buyers.filter(pl.col("last_day") > pl.col("first_day")).height,
-        span_days=0.0 if first is None else _days(end - first),
+        span_days=0.0 if not buyers.height else _bulk(buyers, end),
         silent_days=0.0 if last is None else _days(end - last),
     )
+
+
+def _bulk(buyers: pl.DataFrame, end: datetime) -> float:
+    ages = (pl.lit(end) - pl.col("first")).dt.total_microseconds() / _DAY_US
+    return bulk_days(buyers.select(ages).to_series().to_numpy())
 
 
 def _days(span: timedelta) -> float:
@@ -154,8 +160,8 @@ def _cure_for_no_order(facts: Facts) -> str:
         return "Give an earlier history or a later cutoff: all orders lie after it."
     words = [name for name in sorted(kinds, key=lambda name: -kinds[name]) if name not in KNOWN_EVENT_TYPES]
     if words:
-        shown = ", ".join(f"'{word}'" for word in words[:10])
-        return f"Set data.event_names.order='<your word for a purchase>'; the words that are not known are {shown}."
+        named = ", ".join(f"'{word}'" for word in words[:10])
+        return f"Set data.event_names.order='<your word for a purchase>'; the words that are not known are {named}."
     return "Add the file of orders: data.paths.order=<file>, or data.path=<file> without an event type."
 
 
@@ -163,7 +169,12 @@ def _of_huge_customer(facts: Facts, events: int) -> Iterator[Row]:
     if facts.customers.is_empty():
         return
     top = facts.customers.sort("events", CUSTOMER, descending=[True, False]).row(0, named=True)
-    if top["events"] < _HUGE_EVENTS or (facts.customers.height > 1 and top["events"] < 0.05 * events):
+    is_huge = top["events"] >= _HUGE_EVENTS and (
+        facts.customers.height == 1 or top["events"] >= 0.05 * events
+    )
+    share = top["orders"] / max(facts.orders, 1)
+    is_guest = top["orders"] >= _GUEST_ORDERS and share >= _GUEST_SHARE and facts.buyers >= _GUEST_BUYERS
+    if not (is_huge or is_guest):
         return
     name = (
         facts.events.filter(pl.col(CUSTOMER) == top[CUSTOMER])
@@ -171,16 +182,18 @@ def _of_huge_customer(facts: Facts, events: int) -> Iterator[Row]:
         .collect()
         .item()
     )
-    text = f"customer '{name}' alone has {top['events']:,} of {_counted(events, 'event')}."
-    yield finding(
-        WARNING, "identity", text, "A till, a test account or a reseller? Leave it out of the export if so."
+    text = (
+        f"customer '{shown(name)}' alone has {top['events']:,} of {_counted(events, 'event')}, and {share:.0%} of the orders: "
+        "one id for all guests, a till, a test account or a reseller?"
     )
+    yield finding(WARNING, "identity", text, f"Set data.guest_ids=['{shown(name)}'] to set its rows aside.")
 
 
 def _of_span(facts: Facts, cutoff: datetime | None) -> Iterator[Row]:
     if facts.orders == 0:
         return
     span, horizon = facts.span_days, facts.horizon_days
+    yield from _of_lone_dates(facts)
     text = f"orders span {_counted(round(span), 'day')} up to the cutoff; the horizon is {_counted(horizon, 'day')}"
     if span < horizon - 1:
         cure = f"Ask for horizon_days={max(int(span), 1)} or less, or export a longer history."
@@ -197,6 +210,26 @@ def _of_span(facts: Facts, cutoff: datetime | None) -> Iterator[Row]:
         what = "the whole horizon after the cutoff is observed: forecasts are checked against what came true"
         text = what if seen else "the data end before cutoff + horizon: forecasts cannot be checked yet"
         yield finding(FACT, "span", f"{text}.")
+
+
+def _of_lone_dates(facts: Facts) -> Iterator[Row]:
+    """Customers whose first order lies long before that of all others: a slip more often than a loyal customer."""
+    buyers = facts.customers.filter(pl.col("orders") > 0)
+    age = (pl.lit(facts.end) - pl.col("first")).dt.total_microseconds() / _DAY_US
+    lone = buyers.filter(age > facts.span_days + 1).sort("first", CUSTOMER)
+    if lone.is_empty():
+        return
+    first = (
+        facts.events.filter(pl.col(CUSTOMER) == lone[CUSTOMER][0])
+        .select(pl.col(CUSTOMER_ID).first())
+        .collect()
+        .item()
+    )
+    text = (
+        f"the first order of {_counted(lone.height, 'customer')} lies long before those of all others (customer "
+        f"'{shown(first)}': {lone['first'][0]:%Y-%m-%d}); the history is taken to begin with the others."
+    )
+    yield finding(WARNING, "span", text, "Check that date; leave it empty in the export where it is unknown.")
 
 
 def _of_ends(facts: Facts) -> Iterator[Row]:
@@ -223,7 +256,7 @@ def _of_money(facts: Facts) -> Iterator[Row]:
     paid = facts.events.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(AMOUNT) > 0)
     bins = (
         paid.group_by((pl.col(AMOUNT).log() * _BINS_PER_E).round().cast(pl.Int64).alias("bin"))
-        .agg(pl.len().alias("n"), pl.col(AMOUNT).max().alias("largest"))
+        .agg(pl.len().alias("n"))
         .collect(engine="streaming")
     )
     if bins.is_empty():
@@ -238,16 +271,29 @@ def _of_money(facts: Facts) -> Iterator[Row]:
     z = (pl.col("bin") - middle) / spread
     far = bins.filter(z.abs() > _OUTLIER_Z)
     if far.height:
-        count, largest = int(far["n"].sum()), float(bins.select(pl.col("largest").max()).item())
+        count = int(far["n"].sum())
         text = (
             f"{count:,} of {_counted(facts.orders, 'order')} ({count / facts.orders:.2%}) "
             f"{'lies' if count == 1 else 'lie'} beyond {_OUTLIER_Z:g} "
-            f"robust deviations from the "
-            f"typical {typical:,.2f}; the largest is {largest:,.2f}. {'It is' if count == 1 else 'They are'} kept."
+            f"robust deviations from the typical {typical:,.2f}, the furthest {_furthest(paid, typical, min(count, 3))}. "
+            f"{'It is' if count == 1 else 'They are'} kept."
         )
         yield finding(
-            WARNING, "money", text, "Check the largest orders: wholesale, a slip, or later cancelled?"
+            WARNING,
+            "money",
+            text,
+            "Check these orders: wholesale, a slip, another currency, or later cancelled?",
         )
+
+
+def _furthest(paid: pl.LazyFrame, typical: float, most: int) -> str:
+    """The orders whose amounts are furthest from the typical one, on the log scale."""
+    away = (pl.col(AMOUNT) / typical).log().abs().alias("away")
+    named = paid.select(CUSTOMER_ID, AMOUNT, EVENT_TIME, away).top_k(most, by=["away", CUSTOMER_ID]).collect()
+    rows = named.sort("away", CUSTOMER_ID, EVENT_TIME, descending=[True, False, False]).iter_rows(named=True)
+    return ", ".join(
+        f"{row[AMOUNT]:,.2f} ('{shown(row[CUSTOMER_ID])}', {row[EVENT_TIME]:%Y-%m-%d})" for row in rows
+    )
 
 
 def _weighted_median(bins: pl.DataFrame, value: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field, fields
@@ -11,10 +12,25 @@ import polars as pl
 
 from retinue.events.mapping import mapping_findings
 from retinue.events.notes import FACT, WARNING, finding
-from retinue.events.orders import Grouped, Grouping
+from retinue.events.orders import ORDER_GAP_DAYS, Grouped, Grouping
 from retinue.events.tally import PLAIN, Tally
 from retinue.options import DataOptions
-from retinue.schema import AMOUNT, CUSTOMER, EVENT_TYPE, ORDER, REFUND, shown
+from retinue.schema import (
+    AMOUNT,
+    CUSTOMER,
+    EVENT_TYPE,
+    KNOWN_EVENT_TYPES,
+    ORDER,
+    REFUND,
+    shown,
+)
+
+_SYNONYMS = {
+    **dict.fromkeys(("sale", "sales", "purchase", "bought", "transaction", "sold"), ORDER),
+    **dict.fromkeys(("return", "returned", "refunded", "chargeback", "credit note"), REFUND),
+}
+_MOSTLY = 0.8
+_MUCH_MONEY = 0.01
 
 
 @dataclass
@@ -28,6 +44,12 @@ class Stored:
     kept_repeats: int = 0
     full_cancellations: int = 0
     zero_orders: int = 0
+    empty_orders: int = 0
+    restarted: int = 0
+    merged_lines: int = 0
+    several_lines: int = 0
+    alike_lines: int = 0
+    alike_money: float = 0.0
     types: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -47,6 +69,14 @@ class Stored:
             grouped.kept_repeats,
             grouped.full_cancellations,
             len(zero),
+            events.filter(pl.col(EVENT_TYPE) == ORDER)[AMOUNT].null_count()
+            if AMOUNT in events.columns
+            else 0,
+            grouped.restarted,
+            grouped.merged_lines,
+            grouped.several_lines,
+            grouped.alike_lines,
+            grouped.alike_money,
             Counter(dict(events.group_by(EVENT_TYPE).len().iter_rows())),
         )
 
@@ -61,7 +91,8 @@ def findings(options: DataOptions, tally: Tally, stored: Stored, grouping: Group
         *mapping_findings(options, tally),
         *_of_times(options, tally),
         *_of_identity(tally),
-        *_of_money(tally, stored, grouping),
+        *_of_kinds(stored),
+        *_of_money(options, tally, stored, grouping),
     ]
 
 
@@ -80,7 +111,11 @@ def _of_rows(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[
     for reason, count in sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0])):
         share = count / tally.rows_in
         level = WARNING if share >= 0.01 else FACT
-        text = f"{count:,} rows ({share:.1%}) are quarantined: {reason}."
+        money, all_money = tally.reason_money[reason], tally.order_money + sum(tally.reason_money.values())
+        part = f", and {money / all_money:.1%} of the money" if money and all_money else ""
+        text = f"{count:,} rows ({share:.1%} of the rows{part}) are quarantined: {reason}."
+        if part and money / all_money >= _MUCH_MONEY:
+            share = 1.0
         yield finding(level, "rows", text, "Look at quarantine.parquet: it keeps file, row and values.")
     examples = [("times", tally.bad_times), ("numbers", tally.bad_numbers), ("values", tally.impossible)]
     for what, bad in examples:
@@ -130,7 +165,46 @@ def _of_identity(tally: Tally) -> Iterator[dict[str, Any]]:
         yield finding(FACT, "identity", text, "Export ids as whole numbers or text.")
 
 
-def _of_money(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict[str, Any]]:
+def _of_kinds(stored: Stored) -> Iterator[dict[str, Any]]:
+    """Event types that we do not know and that look like one that we know."""
+    known = {name: name for name in KNOWN_EVENT_TYPES} | _SYNONYMS
+    for kind in sorted(stored.types):
+        if kind in KNOWN_EVENT_TYPES:
+            continue
+        near = difflib.get_close_matches(kind.lower(), list(known), 1, 0.75)
+        if near:
+            ours = known[near[0]]
+            text = f"{stored.types[kind]:,} events are of the type '{shown(kind)}', which is not known; {ours} is."
+            yield finding(
+                WARNING, "rows", text, f"Set data.event_names.{ours}='{shown(kind)}' if it is the same."
+            )
+
+
+def _of_lines(options: DataOptions, stored: Stored) -> Iterator[dict[str, Any]]:
+    """What became of the rows of orders with numbers."""
+    if stored.restarted:
+        text = (
+            f"order numbers begin again: {stored.restarted:,} orders have the number of an earlier one of the same customer, "
+            f"more than {ORDER_GAP_DAYS} days before; they are orders of their own."
+        )
+        yield finding(WARNING, "money", text, "Export order numbers that are never used twice.")
+    alike = stored.alike_lines >= 2 and stored.alike_lines > _MOSTLY * stored.several_lines
+    if alike and options.amount_is is None:
+        text = (
+            f"in {stored.alike_lines:,} of {stored.several_lines:,} orders of several rows every row has the same amount: it may "
+            f"be the order's total, counted more than once ({stored.alike_money:,.2f} too much)."
+        )
+        cure = "Set data.amount_is=order_total if it is, data.amount_is=line if it is not."
+        yield finding(WARNING, "money", text, cure)
+    if stored.merged_lines:
+        text = f"{stored.merged_lines:,} rows equal another of the same order in every column and are merged."
+        cure = "Set data.merge_duplicates=false if an order may hold the same line twice."
+        yield finding(FACT, "money", text, cure)
+
+
+def _of_money(
+    options: DataOptions, tally: Tally, stored: Stored, grouping: Grouping
+) -> Iterator[dict[str, Any]]:
     if AMOUNT not in grouping.columns:
         text = "no column holds amounts: orders and churn can be forecast, spend and clv cannot."
         yield finding(WARNING, "money", text, "Set data.columns.amount=<name>.")
@@ -141,12 +215,17 @@ def _of_money(tally: Tally, stored: Stored, grouping: Grouping) -> Iterator[dict
         below = tally.negative_orders
         text = f"{below.count:,} order rows have a negative amount ({below}); stored as refunds."
         yield finding(FACT, "money", text)
+    if tally.positive_refunds.count:
+        back = tally.positive_refunds
+        text = f"{back.count:,} refund rows have a positive amount ({back}); a refund is money back whatever its sign."
+        yield finding(FACT, "money", text)
+    yield from _of_lines(options, stored)
     if stored.zero_orders:
         share = stored.zero_orders / max(stored.types[ORDER], 1)
         text = f"orders with an amount of exactly zero: {stored.zero_orders:,} ({share:.1%}); kept as orders."
         yield finding(FACT, "money", text, "Leave them out of the export if they are not purchases.")
-    if AMOUNT in grouping.columns and tally.empty_amounts:
-        text = f"{tally.empty_amounts:,} order rows have no amount; they count as orders without money."
+    if AMOUNT in grouping.columns and stored.empty_orders:
+        text = f"{stored.empty_orders:,} orders have no amount; they count as orders without money."
         yield finding(WARNING, "money", text, "Fill the amounts in the export.")
     if tally.negative_discounts:
         text = f"{tally.negative_discounts:,} discounts are negative and are read as their size."

@@ -8,6 +8,7 @@ import polars as pl
 
 from retinue.events.cleaning import CLOCK, SAME_A, SAME_B
 from retinue.events.words import GIVEN, WITHDRAWN
+from retinue.options import AmountIs
 from retinue.schema import (
     AMOUNT,
     BASE,
@@ -31,12 +32,15 @@ from retinue.schema import (
     REFUND,
     SENTIMENT,
     SEVERITY,
+    Column,
 )
 
 _BUCKET, _CENTS = "__bucket__", "__cents__"
 _SUMS = (AMOUNT, DISCOUNT, COST, QUANTITY)
 _MEANS = (SEVERITY, SENTIMENT, RATING)
 _DAY_US = 86_400_000_000
+_RUN, _ALIKE, _BEFORE = "__run__", "__alike__", "__before__"
+ORDER_GAP_DAYS = 30  # lines of one order number further apart are of two orders
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Grouping:
     merge_duplicates: bool | None
     local_zone: str
     consent_changes: bool = False  # of consent, keep the answers that differ from the one before
+    amount_is: AmountIs = AmountIs.line
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Grouped:
     duplicates: int
     kept_repeats: int
     full_cancellations: int
+    restarted: int = 0
+    merged_lines: int = 0
+    several_lines: int = 0
+    alike_lines: int = 0
+    alike_money: float = 0.0
 
 
 def event_columns(filled: set[str]) -> tuple[str, ...]:
@@ -77,7 +87,10 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     others = kept.filter(~is_money)
     if grouping.consent_changes:
         others = _changed_answers(others)
-    orders, cancellations = _tied(summed(kept.lazy().filter(is_money), grouping).collect())
+    money, restarted = _with_runs(kept.filter(is_money))
+    made = summed(money.lazy(), grouping).collect()
+    several, alike, extra = _repeated_totals(made)
+    orders, cancellations = _tied(made.drop(_ALIKE, strict=False))
     events = pl.concat([orders, others], how="diagonal")
     missing = [
         pl.lit(None, dtype=column.dtype).alias(column)
@@ -87,7 +100,59 @@ def to_events(rows: pl.DataFrame, grouping: Grouping) -> Grouped:
     ordered = [key for key in (ORDER_ID, SAME_A, SAME_B) if key in events.columns]
     events = events.with_columns(missing).sort(CUSTOMER, EVENT_TIME, EVENT_TYPE, *ordered)
     merged = rows.height - kept.height
-    return Grouped(events.select(grouping.columns), kept.height, merged, kept_repeats, cancellations)
+    return Grouped(
+        events.select(grouping.columns),
+        kept.height,
+        merged,
+        kept_repeats,
+        cancellations,
+        restarted,
+        merged if ORDER_ID in rows.columns else 0,
+        several,
+        alike,
+        extra,
+    )
+
+
+def _with_runs(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Order numbers that begin again told apart: `17`, then `17 (2)` for lines of the customer long after the first ones.
+
+    A refund goes with the last order of its number before it.
+    """
+    if ORDER_ID not in rows.columns or rows.is_empty():
+        return rows, 0
+    keys = [CUSTOMER, ORDER_ID]
+    is_order, gap = pl.col(EVENT_TYPE) == ORDER, pl.duration(days=ORDER_GAP_DAYS)
+    time = pl.col(EVENT_TIME)
+    spans = (
+        rows.lazy()
+        .filter(is_order, pl.col(ORDER_ID).is_not_null())
+        .group_by(keys)
+        .agg(time.min(), time.max().alias(_RUN))
+    )
+    again = spans.filter(pl.col(_RUN) - time > gap).select(keys).collect()
+    if again.is_empty():
+        return rows, 0
+    some = rows.join(again, on=keys, how="semi").sort(*keys, EVENT_TIME, ~is_order, SAME_A, SAME_B)
+    last = pl.when(is_order).then(time).shift(1).forward_fill().over(keys).alias(_BEFORE)
+    begins = (is_order & (time - pl.col(_BEFORE) > gap)).fill_null(False)
+    some = some.with_columns(last).with_columns(begins.cast(pl.Int32).cum_sum().over(keys).alias(_RUN))
+    restarted = some.select(CUSTOMER, ORDER_ID, _RUN).filter(pl.col(_RUN) > 0).n_unique()
+    named = (
+        pl.when(pl.col(_RUN) > 0).then(pl.format("{} ({})", ORDER_ID, pl.col(_RUN) + 1)).otherwise(ORDER_ID)
+    )
+    some = some.with_columns(named.alias(ORDER_ID)).drop(_RUN, _BEFORE)
+    return pl.concat([rows.join(again, on=keys, how="anti"), some]), restarted
+
+
+def _repeated_totals(orders: pl.DataFrame) -> tuple[int, int, float]:
+    """Orders of several lines, those of them whose lines all carry one amount, and what the repeats add up to."""
+    if _ALIKE not in orders.columns:
+        return 0, 0, 0.0
+    several = orders.filter(pl.col(EVENT_TYPE) == ORDER, pl.col(LINES) > 1)
+    alike = several.filter(pl.col(_ALIKE) & (pl.col(AMOUNT) != 0))
+    extra = (pl.col(AMOUNT) * (1 - 1 / pl.col(LINES))).sum()
+    return several.height, alike.height, float(alike.select(extra).item())
 
 
 def _changed_answers(others: pl.DataFrame) -> pl.DataFrame:
@@ -139,7 +204,11 @@ def summed(rows: pl.LazyFrame, grouping: Grouping) -> pl.LazyFrame:
         descending=[False] * len(keys) + [True] * len(weight) + [False] * (len(names) + 2), nulls_last=True,
     )  # fmt: skip
     every = [pl.col(BASE, CUSTOMER_ID).first(), time.min(), pl.col(KNOWN_TIME).max()]
-    every += [pl.when(pl.col(c).count() > 0).then(pl.col(c).sum()).alias(c) for c in _SUMS if c in has]
+    totals = {AMOUNT} if grouping.amount_is is AmountIs.order_total and ORDER_ID in has else set()
+    every += [_total(c) if c in totals else _sum(c) for c in _SUMS if c in has]
+    if AMOUNT in has and ORDER_ID in has and LINES in grouping.columns:
+        known = pl.col(AMOUNT).count() == pl.len()
+        every.append((known & (pl.col(AMOUNT).min() == pl.col(AMOUNT).max())).alias(_ALIKE))
     every += [pl.col(c).mean() for c in _MEANS if c in has]
     every += [pl.col(c).first() for c in names]
     if LINES in grouping.columns:
@@ -150,6 +219,21 @@ def summed(rows: pl.LazyFrame, grouping: Grouping) -> pl.LazyFrame:
         kinds = pl.when(pl.col(CATEGORY).count() > 0).then(pl.col(CATEGORY).drop_nulls().n_unique())
         every.append(kinds.cast(pl.Int32).alias(CATEGORIES))
     return rows.group_by(keys, maintain_order=True).agg(every).drop(_BUCKET)
+
+
+def _sum(column: Column) -> pl.Expr:
+    return pl.when(pl.col(column).count() > 0).then(pl.col(column).sum()).alias(column)
+
+
+def _total(column: Column) -> pl.Expr:
+    """The total that stands on some or all lines of an order; rows without an order number are orders of their own."""
+    # rows are sorted by the size of their amount, the largest first
+    return (
+        pl.when(pl.col(ORDER_ID).first().is_null())
+        .then(_sum(column))
+        .otherwise(pl.col(column).first())
+        .alias(column)
+    )
 
 
 def _tied(orders: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -26,7 +26,7 @@ from retinue.events.sources import Input, inputs_of, protected_of
 from retinue.events.store import Manifest, Store, write_table
 from retinue.events.tally import Tally
 from retinue.events.timeline import instant
-from retinue.options import DataOptions
+from retinue.options import AmountIs, DataOptions
 from retinue.schema import (
     BASE,
     CUSTOMER,
@@ -153,6 +153,7 @@ def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
         tuple(options.consent_yes),
         tuple(options.consent_no),
         tuple(options.id_normalise),
+        tuple(options.guest_ids),
         secret_of(options),
     )
 
@@ -311,7 +312,8 @@ def _write_parts(rows: pl.DataFrame, parts: Path, shards: int, name: str) -> Non
 def _grouping(options: DataOptions, tally: Tally) -> Grouping:
     filled = {column for column, count in tally.filled.items() if count}
     changes = bool(tally.made["consent"])
-    return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1], changes)
+    amount_is = options.amount_is or AmountIs.line
+    return Grouping(event_columns(filled), options.merge_duplicates, zones(options)[1], changes, amount_is)
 
 
 def _second_pass(folder: Path, shards: int, grouping: Grouping, say: Report, spread: Spread) -> Stored:

@@ -78,7 +78,9 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     negative_orders: Example = field(default_factory=Example)
     negative_discounts: int = 0
-    empty_amounts: int = 0
+    positive_refunds: Example = field(default_factory=Example)
+    order_money: float = 0.0
+    reason_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     left_out: Counter[str] = field(default_factory=Counter)
     left_money: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     left_statuses: Counter[str] = field(default_factory=Counter)
@@ -99,18 +101,11 @@ class Tally:
 
     def add(self, later: Tally) -> None:
         """Adds what was counted in later rows."""
-        for name in (
-            "rows_in",
-            "quarantined",
-            "number_ids",
-            "negative_discounts",
-            "empty_amounts",
-            "no_status",
-        ):
+        for name in ("rows_in", "quarantined", "number_ids", "negative_discounts", "order_money", "no_status"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in (*_COUNTERS, "reasons", "rows_of", "filled", "types"):
             getattr(self, name).update(getattr(later, name))
-        for name in ("left_money", "status_money", "made_money"):
+        for name in ("left_money", "status_money", "made_money", "reason_money"):
             for key, money in getattr(later, name).items():
                 getattr(self, name)[key] += money
         self.refunds_dated |= later.refunds_dated
@@ -122,6 +117,7 @@ class Tally:
             "text_ids",
             "trimmed_ids",
             "negative_orders",
+            "positive_refunds",
             "broken_lines",
             "excel_days",
             "normalised",

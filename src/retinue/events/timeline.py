@@ -112,6 +112,19 @@ def days_before(cutoff: datetime, days: int, zone: str) -> datetime:
     return _moved(cutoff, -days, zone)
 
 
+def bulk_days(ages: NDArray[np.float64]) -> float:
+    """The longest of some customers' ages, but for a few (one in 200) that are more than twice as old as all others.
+
+    Args:
+        ages: of customers in days, any order; not empty.
+    """
+    oldest = np.sort(ages)[::-1]
+    for place in range(min(max(1, len(oldest) // 200), len(oldest) - 1), 0, -1):
+        if oldest[place - 1] > 2 * oldest[place] and oldest[place] > 0:
+            return float(oldest[place])
+    return float(oldest[0])
+
+
 def is_after(cutoff: datetime, first_event: datetime) -> bool:
     """Whether any event is history at the cutoff."""
     return first_event <= cutoff

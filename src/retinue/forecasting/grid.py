@@ -12,7 +12,7 @@ import polars as pl
 from retinue.accel.engine import EngineChoice, collect
 from retinue.evaluation.realised import realised
 from retinue.events.store import Store, buyer_codes
-from retinue.events.timeline import days_before, history
+from retinue.events.timeline import bulk_days, days_before, history
 from retinue.features.catalogue import Family
 from retinue.features.query import available_at, features_at
 from retinue.schema import CUSTOMER, CUSTOMER_ID, CUTOFF, FREQUENCY, HORIZON_DAYS, T_DAYS
@@ -162,8 +162,8 @@ def grid_at(
     known = _sampled(history(store.scan(), cutoff), engine, most_customers)
     zone = store.local_zone
     btyd = collect(features_at(known, cutoff, zone, families=(Family.btyd,)), engine)
-    span = btyd[T_DAYS].max() if btyd.height else None
-    plan = layout(int(span), max(horizons)) if isinstance(span, (int, float)) else None
+    ages = btyd[T_DAYS].drop_nulls().to_numpy()
+    plan = layout(int(bulk_days(ages)), max(horizons)) if len(ages) else None
     if plan is None or btyd[FREQUENCY].count() < LEAST_CUSTOMERS:
         return None
     kept = available_at(known, cutoff, zone)[0]
