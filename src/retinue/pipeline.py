@@ -114,7 +114,7 @@ def _check_orders(store: Store, cutoff: datetime) -> None:
     """Raises InputError where all orders lie after the cutoff."""
     orders = store.scan().filter(pl.col(EVENT_TYPE) == ORDER)
     first = orders.select(pl.col(EVENT_TIME).min()).collect(engine="streaming").item()
-    if first is not None and first > cutoff:
+    if first is not None and not is_after(cutoff, first):
         day = f"{first.astimezone(ZoneInfo(store.local_zone)):%Y-%m-%d}"
         raise InputError(
             f"cutoff={cutoff.astimezone(ZoneInfo(store.local_zone)):%Y-%m-%d}: not one order lies by it, so there is nobody to "

@@ -101,7 +101,14 @@ class Tally:
 
     def add(self, later: Tally) -> None:
         """Adds what was counted in later rows."""
-        for name in ("rows_in", "quarantined", "number_ids", "negative_discounts", "order_money", "no_status"):
+        for name in (
+            "rows_in",
+            "quarantined",
+            "number_ids",
+            "negative_discounts",
+            "order_money",
+            "no_status",
+        ):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         for name in (*_COUNTERS, "reasons", "rows_of", "filled", "types"):
             getattr(self, name).update(getattr(later, name))
