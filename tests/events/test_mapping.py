@@ -118,7 +118,15 @@ def test_a_filter_reads_the_shell_words_of_the_docs(tmp_path: Path) -> None:
     ("condition", "parts"),
     [
         ("state in (", ("cannot be read", "\"status in ('paid','shipped')\"")),
-        ("stat = 'paid'", ("orders.csv", "'stat'", "customer_id, event_time, order_id, amount, state")),
+        (
+            "stat = 'paid'",
+            (
+                "orders.csv",
+                "'stat'",
+                "Did you mean 'state'?",
+                "customer_id, event_time, order_id, amount, state",
+            ),
+        ),
         ("amount > 10", ("cannot be worked out", "CAST(total AS DOUBLE) > 10", "amount, state")),
         ("amount", ("is no condition", "amount, state")),
         ("null + true", ("names no column",)),
@@ -271,11 +279,12 @@ def test_the_report_accounts_for_rows_left_out_and_made(tmp_path: Path) -> None:
 
 def test_04_shopify_voided_and_refunded_orders(tmp_path: Path) -> None:
     path = case("04-shopify") / "orders_export.csv"
-    columns = {
-        "customer_id": "Email", "event_time": "Created at", "amount": "Total", "order_id": "Name",
-        "status": "Financial Status", "refunded_amount": "Refunded Amount",
-    }  # fmt: skip
-    store = prepared(path, tmp_path, columns=columns)
+    words = [
+        "customer_id=Email", "event_time=Created at", "amount=Total", "order_id=Name", "currency=Currency",
+        "status=Financial Status", "refunded_amount=Refunded Amount",
+    ]  # fmt: skip
+    data = resolve([f"data.path={path}", *(f"data.columns.{word}" for word in words)]).data
+    store = prepare(data, tmp_path / "store")
     assert total(store) == 65 + 45 + 35
     assert total(store, "refund") == -45
     assert store.manifest.event_types == {"order": 3, "refund": 1}
@@ -609,6 +618,18 @@ def test_an_opt_in_column_becomes_consent(tmp_path: Path) -> None:
     assert total(store) == 6
     assert balanced(store)
     assert "5 rows say yes or no to being contacted" in notes_of(store)
+
+
+def test_a_no_on_an_order_that_is_no_sale_counts_and_a_filtered_row_says_nothing(tmp_path: Path) -> None:
+    rows = ["a,2024-01-05,1,paid,yes", "a,2024-02-05,1,voided,no", "b,2024-01-05,1,paid,yes"]
+    path = orders(tmp_path, rows, "customer_id,event_time,amount,state,consent")
+    store = prepared(path, tmp_path, columns={"status": "state"})
+    assert store.manifest.event_types == {"consent_given": 2, "consent_withdrawn": 1, "order": 2}
+    assert balanced(store)
+    store = prepared(path, tmp_path / "x", keep_where="state = 'paid'")
+    assert store.manifest.event_types == {"consent_given": 2, "order": 2}
+    orders(tmp_path, [*rows, "c,2024-02-05,1,voided,maybe"], "customer_id,event_time,amount,state,consent")
+    assert "(first: 'maybe', orders.csv row 5)" in refused(path, tmp_path / "y", columns={"status": "state"})
 
 
 def test_answers_of_equal_rows_are_one_and_their_orders_stay_two(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 from retinue.events.cleaning import CLOCK, Rules, cleaned, without_broken
 from retinue.events.joins import joined_name
 from retinue.events.made import MADE_FROM, Made
-from retinue.events.rows import LEFT_OUT, STATE
+from retinue.events.rows import BY_FILTER, LEFT_OUT, STATE
 from retinue.events.sources import Input
 from retinue.events.tally import Tally
 from retinue.schema import AMOUNT, EVENT_TYPE, ORDER, REFUND, REFUND_TIME, STATUS
@@ -22,31 +22,46 @@ def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple
     columns of the usable rows tell of come as rows of their own.
     """
     whole, broken = without_broken(raw, source, tally)
-    kept = _without_left_out(whole, source, rules, tally)
+    kept, unsold = _without_left_out(whole, source, rules, tally)
     good, aside, usable = cleaned(kept, source, rules, tally)
     told = kept.filter(usable)
     _count_mapped(told, good, source, tally)
-    made = [_made(told, one, source, rules, tally) for one in source.made]
+    # who orders and does not pay has said yes or no to being contacted all the same
+    made = [
+        _made(told if one.kind == REFUND else pl.concat([told, unsold]), one, source, rules, tally)
+        for one in source.made
+    ]
     rows = pl.concat([good, *(some for some, _ in made)], how="diagonal")
     set_aside = [aside, *(some for _, some in made)]
     return rows, pl.concat(set_aside if broken is None else [broken, *set_aside])
 
 
-def _without_left_out(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> pl.DataFrame:
-    """The rows that count; the others are counted by reason, with the money that they would have brought."""
+def _without_left_out(
+    raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that count, and the usable ones of orders that are no sale.
+
+    What is left out is counted by reason, with the money that it would have brought.
+    """
+    unsold = raw.clear()
     if LEFT_OUT not in raw.columns:
-        return raw
+        return raw, unsold
     out = raw.filter(pl.col(LEFT_OUT).is_not_null())
     for (reason,), rows in sorted(out.partition_by(LEFT_OUT, as_dict=True).items()):
         tally.left_out[str(reason)] += rows.height
-        good = cleaned(rows, source, rules, Tally())[0]
+        counts = Tally()
+        good, _, usable = cleaned(rows, source, rules, counts)
         if AMOUNT in good.columns:
             tally.left_money[str(reason)] += float(good[AMOUNT].sum())
+        if reason != BY_FILTER:
+            unsold = pl.concat([unsold, rows.filter(usable)])
+            for column, example in counts.bad_consents.items():
+                tally.bad_consents[column] += example
     if STATE in raw.columns:
         tally.left_statuses.update(dict(out.drop_nulls(STATE)[STATE].value_counts().iter_rows()))
         tally.check_statuses(source.names[STATUS])
     tally.rows_in += out.height
-    return raw.filter(pl.col(LEFT_OUT).is_null())
+    return raw.filter(pl.col(LEFT_OUT).is_null()), unsold
 
 
 def _count_mapped(raw: pl.DataFrame, good: pl.DataFrame, source: Input, tally: Tally) -> None:

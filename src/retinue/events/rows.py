@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from retinue.events.reading import RawTable, unreadable
+from retinue.events.reading import RawTable, nearest, unreadable
 from retinue.events.words import GIVEN_BACK, NO_SALE, plain, plain_column
 from retinue.options import DataOptions
 from retinue.schema import CUSTOMER_ID, EVENT_TYPE, ORDER, ORDER_ID, STATUS, InputError, listed, shown
@@ -73,8 +73,8 @@ def filtered(table: RawTable, chosen: Filter) -> RawTable:
     for name in chosen.columns:
         if name not in table.columns:
             raise InputError(
-                f"{table.label}: data.keep_where names the column '{shown(name)}', which is not there; {there}. "
-                'Write names with blanks in double quotes: "Financial Status".'
+                f"{table.label}: data.keep_where names the column '{shown(name)}', which is not there; {there}."
+                f'{nearest(name, table.columns)} Write names with blanks in double quotes: "Financial Status".'
             )
     probe = table.frame.select(chosen.condition.alias(LEFT_OUT))
     try:
