@@ -18,7 +18,7 @@ from retinue.events.rows import LEFT_OUT
 from retinue.events.sources import inputs_of
 from retinue.events.store import Store
 from retinue.events.words import event_names
-from retinue.options import Source
+from retinue.options import AmountIs, Source
 from retinue.reporting import views
 from retinue.schema import (
     AMOUNT,
@@ -319,6 +319,21 @@ def test_refunds_are_read_in_the_decimal_sign_of_their_own_column(tmp_path: Path
     rows = ["a;2024-01-05;10;1.234,50", "b;2024-01-06;20;0,25"]
     store = prepared(orders(tmp_path, rows, header), tmp_path)
     assert (total(store), total(store, "refund")) == (30, -1234.75)
+
+
+def test_refunds_of_whole_orders_on_each_line_are_noticed(tmp_path: Path) -> None:
+    header = "customer_id,event_time,order_id,amount,refunded_amount"
+    rows = ["a,2024-01-05,1,30,30", "a,2024-01-05,1,30,30", "b,2024-01-06,2,20,5", "b,2024-01-06,2,20,0"]
+    path = orders(tmp_path, rows, header)
+    warned = "had more given back than paid"
+    told = {"merge_duplicates": False}
+    assert warned not in str(doctor(prepared(path, tmp_path, **told), 30)[FINDING].to_list())
+    path.write_text(path.read_text().replace("a,2024-01-05,1,30,30", "a,2024-01-05,1,15,30"))
+    found = doctor(prepared(path, tmp_path, **told), 30)[FINDING].to_list()
+    assert "1 order had more given back than paid: 60.00 of 30.00." in found
+    path.write_text(path.read_text().replace("a,2024-01-05,1,15,30", "a,2024-01-05,1,30,30"))
+    store = prepared(path, tmp_path, amount_is=AmountIs.order_total, **told)
+    assert (total(store), total(store, "refund")) == (50, -35)
 
 
 def test_a_refund_is_known_when_the_money_went_back(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def doctor(store: Store, horizon_days: int, cutoff: datetime | None = None) -> p
         *_of_span(facts, cutoff),
         *_of_money(facts),
         *_of_refunds(facts),
+        *_of_refunds_above_orders(facts),
         *_of_consent(facts),
         *_of_outputs(facts),
     ]
@@ -328,6 +329,27 @@ def _of_refunds(facts: Facts) -> Iterator[Row]:
         return
     text = f"{text}; nine in ten come within {late:,.1f} days: the value of the last {late:,.0f} days may still fall."
     yield finding(FACT, "refunds", text)
+
+
+def _of_refunds_above_orders(facts: Facts) -> Iterator[Row]:
+    """Orders of which more went back than was paid, as where each line of an order has the refund of the whole."""
+    if not {str(AMOUNT), str(ORDER_ID)} <= set(facts.store.manifest.columns):
+        return
+    keys, money = [CUSTOMER, ORDER_ID], pl.col(AMOUNT).sum()
+    known = facts.events.filter(pl.col(ORDER_ID).is_not_null())
+    back = known.filter(pl.col(EVENT_TYPE) == REFUND).group_by(keys).agg((-money).alias("back"))
+    paid = known.filter(pl.col(EVENT_TYPE) == ORDER).group_by(keys).agg(money.alias("paid"))
+    above = back.join(paid, on=keys).filter(pl.col("back") > pl.col("paid") + 0.01)
+    count, refunded, sold = (
+        above.select(pl.len(), pl.col("back").sum(), pl.col("paid").sum()).collect(engine="streaming").row(0)
+    )
+    if count:
+        text = f"{_counted(count, 'order')} had more given back than paid: {refunded:,.2f} of {sold:,.2f}."
+        cure = (
+            "If each row of an order has the refund of the whole order, export one row per order, or set "
+            "data.amount_is=order_total where amounts are of the whole order too."
+        )
+        yield finding(WARNING, "refunds", text, cure)
 
 
 def _of_consent(facts: Facts) -> Iterator[Row]:
