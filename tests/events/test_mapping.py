@@ -255,6 +255,37 @@ def test_an_input_with_linked_files_and_states_travels_to_another_process(tmp_pa
     assert here["land"].to_list() == ["DE", "FR", None, None, "DE", "DE"]
 
 
+def test_filter_and_status_both_leave_rows_out(tmp_path: Path) -> None:
+    store = prepared(
+        orders(tmp_path, ROWS), tmp_path, columns={"status": "state"}, keep_where="order_id <> '1'"
+    )
+    assert total(store) == 20 + 160
+    assert "1 rows (20.0%, 10.00 in all) are left out: data.keep_where does not hold." in notes_of(store)
+    assert "1 rows (20.0%, 40.00 in all) are left out: the order's status is 'voided'." in notes_of(store)
+
+
+def test_a_refunded_order_that_is_listed_counts_whole(tmp_path: Path) -> None:
+    path = orders(tmp_path, ["a,2024-01-05,1,10,refunded", "a,2024-01-06,2,20,paid"])
+    store = prepared(path, tmp_path, columns={"status": "state"}, status_counts=["paid", "refunded"])
+    assert store.manifest.event_types == {"order": 2}
+
+
+def test_an_order_that_is_partly_refunded_by_an_unknown_amount_is_warned_of(tmp_path: Path) -> None:
+    header = "customer_id,event_time,amount,state,back"
+    path = orders(tmp_path, ["a,2024-01-05,10,partially_refunded,4"], header)
+    warned = "1 order rows are partly refunded by their status, but no column says how much went back"
+    assert warned in notes_of(prepared(path, tmp_path, columns={"status": "state"}))
+    known = prepared(path, tmp_path, columns={"status": "state", "refunded_amount": "back"})
+    assert warned not in notes_of(known)
+    assert total(known, "refund") == -4
+
+
+def test_the_span_of_the_data_reaches_to_the_last_refund(tmp_path: Path) -> None:
+    header = "customer_id,event_time,amount,refunded_amount,refund_time"
+    store = prepared(orders(tmp_path, ["a,2024-01-05,10,4,2024-03-01"], header), tmp_path)
+    assert store.manifest.last_event.startswith("2024-03-01")
+
+
 def test_a_column_that_is_no_status_is_refused(tmp_path: Path) -> None:
     rows = [f"c{n},2024-01-05,{n},1,s{n}" for n in range(1_100)]
     message = refused(orders(tmp_path, rows), tmp_path, columns={"status": "state"})
@@ -489,6 +520,12 @@ def test_columns_of_a_type_that_cannot_be(
     assert part in refused(orders(tmp_path, ROWS), tmp_path, columns_of=columns)
 
 
+def test_columns_of_a_type_that_no_file_holds(tmp_path: Path) -> None:
+    path = orders(tmp_path, ROWS)
+    message = refused(None, tmp_path, paths={"order": str(path)}, columns_of={"refund": {"amount": "amount"}})
+    assert "there are no events of type 'refund' to read. Set data.paths.refund=<file>" in message
+
+
 # linked files
 
 
@@ -510,6 +547,23 @@ def test_a_linked_file_gives_its_columns(tmp_path: Path) -> None:
     )
     assert "data.join.customers: 1 of 3 rows (33.3%) have no partner in the file" in notes
     assert store.manifest.rows_in == store.manifest.rows_kept == 3
+
+
+def test_a_bad_line_of_a_linked_file_is_no_partner(tmp_path: Path) -> None:
+    path, people = linked(tmp_path)
+    write(people, ["customer_id,land", "1,DE", "2,FR", "3,IT,too,many"])
+    store = prepared(
+        path, tmp_path, join={"customers": f"{people} on customer_id"}, columns={"region": "land"}
+    )
+    assert dict(events_of(store).select(CUSTOMER_ID, REGION).iter_rows()) == {"1": "DE", "2": "FR", "3": None}
+    assert "customers.csv: 1 line does not fit the header" in notes_of(store)
+    people.write_bytes("customer_id,land\n1,Österreich\n".encode("cp1252"))
+    store = prepared(
+        path, tmp_path, join={"customers": f"{people} on customer_id"}, columns={"region": "land"}
+    )
+    assert events_of(store)[REGION].drop_nulls().to_list() == ["Österreich"]
+    assert "customers.csv: " in notes_of(store)
+    assert "cp1252" in notes_of(store)
 
 
 def test_a_linked_column_of_a_name_that_is_taken_is_called_by_its_file(tmp_path: Path) -> None:

@@ -91,11 +91,10 @@ def _opened(name: str, text: str, options: DataOptions, work: Path) -> Linked:
             f"Set data.columns.region={others[0] if others else '<name>'}, or leave data.join.{name} out."
         )
     check_cells(table, {name: name for name in (right, *wanted)})
-    frame = table.frame
-    if PROBLEM in frame.collect_schema():
-        frame = frame.filter(pl.col(PROBLEM).is_null())
+    frame, broken = _without_broken(table)
+    notes = [finding(FACT, "files", f"{table.label}: {note}.") for note in table.notes] + broken
     keyed = frame.select(_key(right), ROW_NUMBER, *wanted).filter(pl.col(_KEY).is_not_null())
-    notes = _doubles(table.label, right, keyed)
+    notes += _doubles(table.label, right, keyed)
     rows = keyed.group_by(_KEY).agg(pl.col(list(wanted)).sort_by(ROW_NUMBER).first())
     return Linked(name, table.label, left, rows, wanted, notes)
 
@@ -112,6 +111,25 @@ def _key(column: str) -> pl.Expr:
     """Keys as texts without blanks around them or the '.0' of a whole number, so that files of two formats meet."""
     text = pl.col(column).cast(pl.String, strict=False).str.strip_chars()
     return text.str.replace(r"^(\d+)\.0+$", "${1}").alias(_KEY)
+
+
+def _without_broken(table: RawTable) -> tuple[pl.LazyFrame, list[dict[str, Any]]]:
+    """The lines that fit the header, and a warning where some do not."""
+    if PROBLEM not in table.frame.collect_schema():
+        return table.frame, []
+    bad = pl.col(PROBLEM).is_not_null()
+    try:
+        count = table.frame.select(bad.sum()).collect(engine="streaming").item()
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(table.label, error) from error
+    notes = []
+    if count:
+        many = "1 line does not fit" if count == 1 else f"{count:,} lines do not fit"
+        cure = "Export the file again, or set data.separator."
+        notes.append(
+            finding(WARNING, "rows", f"{table.label}: {many} the header and are no partner of any row.", cure)
+        )
+    return table.frame.filter(~bad), notes
 
 
 def _doubles(label: str, right: str, keyed: pl.LazyFrame) -> list[dict[str, Any]]:
