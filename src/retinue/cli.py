@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import os
+import platform
+import shlex
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +42,79 @@ if TYPE_CHECKING:
     from retinue.pretraining.pretrained import Pretrained
 
 MULTIRUN = "--multirun"
+FAULT = 70  # the exit code of a fault of ours, EX_SOFTWARE of sysexits.h
 WIDE = 140  # columns, where the output goes to a file
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 1 a mistake in data or options, 130 stopped)."""
+    """Runs one command; returns the exit code.
+
+    0 done, 1 a mistake in data or options or a refusal of the system, 70 a fault of ours, 130 stopped.
+    """
     words = list(sys.argv[1:] if words is None else words)
     screen = Console(stderr=True)
     signal.signal(signal.SIGTERM, _stop)
     try:
         with heard_within_grace():
             return _command(words, screen)
-    except InputError as error:
-        screen.print(f"[bold red]error[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        screen.print("stopped; finished stages are kept, the same command goes on from there")
-        return 130
-    except BrokenPipeError:
-        return 1
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        return _ended(error, words, screen)
+
+
+def _ended(error: BaseException, words: Sequence[str], screen: Console) -> int:
+    """Says in one line why a command ended; the exit code."""
+    match error:
+        case KeyboardInterrupt():
+            screen.print("stopped; finished stages are kept, the same command goes on from there")
+            return 130
+        case BrokenPipeError():
+            return 1
+        case InputError():
+            text = str(error)
+        case MemoryError():
+            text = "memory: there is not enough. Close other programs, or run with more shards."
+        case OSError():
+            text = _refused_by_system(error)
+        case _:
+            _say_error(screen, fault_of(error, words))
+            return FAULT
+    _say_error(screen, text)
+    return 1
+
+
+def _say_error(screen: Console, text: str) -> None:
+    screen.print(f"[bold red]error[/] {_escaped(text)}", soft_wrap=True, highlight=False)
+
+
+def _refused_by_system(error: OSError) -> str:
+    """One line for what the disk or the rights refuse."""
+    cures = {
+        errno.ENOSPC: "Free some space, or give another output=<folder>",
+        errno.EDQUOT: "Free some space, or give another output=<folder>",
+        errno.EROFS: "Give an output=<folder> that may be written to",
+        errno.EACCES: "Give yourself the right to it, or another folder",
+        errno.ENAMETOOLONG: "Give a shorter output=<folder>",
+        errno.EIO: "Check the disk",
+    }
+    cure = cures.get(error.errno or 0, "Check the file and its folder")
+    where = error.filename or "the system"
+    return f"{where}: {error.strerror or error}. {cure}; finished stages are kept, the same command goes on from there."
+
+
+def fault_of(error: BaseException, words: Sequence[str]) -> str:
+    """One line for a fault of ours; where and how it came about is written to a file that can be sent."""
+    lines = [
+        f"retinue {metadata.version('retinue')}, Python {platform.python_version()}, {platform.platform()}",
+        *(f"{name} {metadata.version(name)}" for name in ("polars", "torch", "numpy")),
+        f"words: {shlex.join(words)}",
+        "".join(traceback.format_exception(error)),
+    ]
+    with tempfile.NamedTemporaryFile("w", prefix="retinue-fault-", suffix=".txt", delete=False) as file:
+        file.write("\n".join(lines))
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"a fault of retinue ({what}). Please send {file.name}: it holds the words of this command and where it failed."
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -83,7 +144,7 @@ def _command(words: list[str], screen: Console) -> int:
         return 0
     if MULTIRUN in rest:
         return _multirun(command, [word for word in rest if word != MULTIRUN], screen)
-    from retinue.config import resolve
+    from retinue.config import expanded, resolve
 
     if command == "worlds":
         rest = [
@@ -92,13 +153,25 @@ def _command(words: list[str], screen: Console) -> int:
     verb = ""
     if command == "experiment":
         verb, rest = _verb(rest)
+    rest = expanded(rest)
     options = resolve(rest)
     os.umask(int(options.run.umask, 8))
     _log_to(screen)
     with _progress(screen) as progress:
         show = _experiment(verb, options, progress) if verb else _work(command, options, progress)
+    if command != "worlds":
+        _keep_words(options.folder, rest)
     show()
     return 0
+
+
+def _keep_words(folder: Path, words: list[str]) -> None:
+    """Keeps the words of a command that went through, for commands on the same folder that name no data."""
+    from retinue.config import WORDS
+    from retinue.events.store import write_text
+
+    if (folder / ".stages").is_dir():
+        write_text(json.dumps(words), folder / WORDS)
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
@@ -360,7 +433,7 @@ def _problems(out: Console, run: Run) -> None:
     """The problems that the doctor found, where it has seen these data: they come before any total."""
     from retinue.runs import Stage, is_fresh, stage_key
 
-    if not is_fresh(run, Stage.doctor, stage_key(Stage.doctor, run.options)):
+    if not is_fresh(run, Stage.doctor, stage_key(Stage.doctor, run.options, run.store.manifest.mark)):
         return
     for row in run.read("quality").filter(level="problem").iter_rows(named=True):
         out.print(

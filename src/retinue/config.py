@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from retinue.options import ActionOptions, ActionsOptions, DataOptions, ModelOptions, Options, TrainerOptions
 from retinue.schema import InputError
@@ -152,6 +154,79 @@ def _with_menu(forms: Sequence[str]) -> list[str]:
     return rest + [f"++{MENU}{name}={{{', '.join(items)}}}" for name, items in actions.items()]
 
 
+CONFIG = "config="
+WORDS = Path(".stages") / "words.json"
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """The words with those of an options file (`config=shop.yaml`) and of the run in the output folder before them.
+
+    A command that names no data works on the run in its output folder: it takes the options of that run, and its own words
+    override them.
+
+    Raises:
+        InputError: an options file that cannot be read.
+    """
+    files = [word.removeprefix(CONFIG) for word in words if word.startswith(CONFIG)]
+    own = [word for word in words if not word.startswith(CONFIG)]
+    from_files = [word for name in files for word in _words_of_file(Path(name))]
+    given = [*from_files, *own]
+    if not any(word.split("=", 1)[0] == "data" or word.startswith("data.") for word in given):
+        output = next((word.split("=", 1)[1] for word in reversed(given) if word.startswith("output=")), None)
+        if output is not None and (Path(output) / WORDS).is_file():
+            given = [*_saved_words(Path(output) / WORDS), *given]
+    latest = {word.split("=", 1)[0]: word for word in given}
+    return list(latest.values())
+
+
+def _saved_words(path: Path) -> list[str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(word, str) and "=" in word for word in found):
+        raise InputError(
+            f"{path}: cannot be read. Give the words of the run again; the file is then written anew."
+        )
+    return found
+
+
+def _words_of_file(path: Path) -> list[str]:
+    """The words that an options file stands for: `data: {path: orders.csv}` is data.path=orders.csv."""
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeError, YAMLError, OmegaConfBaseException) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"config={path}: cannot be read ({why}). Give a YAML file of options.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"config={path}: holds no options. Write lines such as 'cutoff: 2024-06-30'.")
+    return list(_flat(found))
+
+
+def _flat(found: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in found.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            # a group's preset stands as `preset` among its options
+            yield from _flat(value, f"{key}.")
+        else:
+            yield f"{key.removesuffix('.preset')}={_as_word(value)}"
+
+
+def _as_word(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(_quoted(item) if isinstance(item, str) else _as_word(item) for item in value)}]"
+    return str(value)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def resolve(words: Sequence[str]) -> Options:
     """Typed options from `key=value` words over the presets of conf/.
 
@@ -165,6 +240,20 @@ def resolve(words: Sequence[str]) -> Options:
             )
         _check_key(word)
         key, value = word.split("=", 1)
+        if "${" in value:
+            raise InputError(
+                f"{key}={value}: ${{…}} is not read here, as what it stands for would be written into config.yaml. Let the shell "
+                "fill it in; a secret goes by the name of its environment variable (data.pseudonym_key=NAME)."
+            )
+        if key == "experiment" and value != "null" and value not in presets(key):
+            there = (
+                f"there are {', '.join(presets(key))}"
+                if presets(key)
+                else "there is none; conf/experiment holds them"
+            )
+            raise InputError(
+                f"experiment={value}: there is no such preset; {there}. For an experiment on customers: experiments.name."
+            )
         if key in GROUPS and value not in presets(key):
             raise InputError(f"{key}={value}: there is no such preset; there are {', '.join(presets(key))}.")
     opened = [_opened(word) for word in words]

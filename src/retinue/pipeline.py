@@ -32,7 +32,7 @@ from retinue.evaluation.folds import check_origins, rolling_origins
 from retinue.evaluation.realised import evaluate, realised
 from retinue.evaluation.reconciliation import reconcile
 from retinue.events.doctor import doctor
-from retinue.events.prepare import prepare
+from retinue.events.prepare import check_unchanged, fingerprint, prepare
 from retinue.events.store import Store, write_table, write_text
 from retinue.events.timeline import days_before, history, instant, is_after, is_observed
 from retinue.features.catalogue import LeftOut
@@ -55,9 +55,9 @@ from retinue.runs import (
     Stage,
     chain,
     check_output,
+    checksums,
     is_fresh,
     only_run,
-    sizes,
     stage_key,
     stamp_path,
     unheard,
@@ -316,8 +316,8 @@ def _keep(run: Run, forecasts: pl.DataFrame) -> None:
         run.store.observation_end,
         run.store.local_zone,
     )
-    fingerprint = stage_key(Stage.forecast, run.options)[:16]
-    if Ledger(run.options.ledger_folder).append(fingerprint, forecasts, about):
+    key = stage_key(Stage.forecast, run.options, run.store.manifest.mark)[:16]
+    if Ledger(run.options.ledger_folder).append(key, forecasts, about):
         log.info("ledger: %d forecasts kept in %s", forecasts.height, run.options.ledger_folder)
 
 
@@ -419,22 +419,30 @@ def advance(options: Options, until: Stage, progress: Progress = unheard) -> Run
     for text in options.cutoffs:
         instant(text, "UTC")  # a slip is told before hours of work, not after
     check_output(run.folder)
+    mark = files = fingerprint(options.data, options.shards)
     with only_run(run.folder):
         engine = choose_engine(options.engine)
-        write_text(as_yaml(options), run.folder / "config.yaml")
         for stage in chain(until):
-            key = stage_key(stage, options)
+            if stage is not Stage.prepare:
+                run.cutoffs  # noqa: B018 (a cutoff before all events is refused before a table is touched)
+            key = stage_key(stage, options, mark)
             if is_fresh(run, stage, key):
                 log.info("%s: unchanged, kept", stage.value)
+                mark = run.store.manifest.mark
                 continue
             stamp_path(run, stage).unlink(missing_ok=True)
             started = time.monotonic()
             with _limited(run, stage) as limited:
                 WORK[stage](limited)
-            write_text(json.dumps({"key": key, "files": sizes(run, stage)}), stamp_path(run, stage))
+            mark = run.store.manifest.mark
+            if stage is Stage.prepare and run.store.manifest.fingerprint != files:
+                check_unchanged(options.data, options.shards, files)
+            write_text(json.dumps({"key": key, "files": checksums(run, stage)}), stamp_path(run, stage))
             log.info("%s: done in %.1f s", stage.value, time.monotonic() - started)
             seen = logging.INFO if engine.is_gpu else logging.DEBUG  # a GPU is full sooner than a host
             log.log(seen, "%s: memory in GiB %s", stage.value, memory_report())
+        check_unchanged(options.data, options.shards, files)
+        write_text(as_yaml(options), run.folder / "config.yaml")
     return run
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -19,7 +21,7 @@ import polars as pl
 from retinue.config import shipped_base_model
 from retinue.events.prepare import fingerprint
 from retinue.events.store import Store
-from retinue.events.timeline import check_cutoff, instant
+from retinue.events.timeline import check_cutoff, instant, is_after
 from retinue.options import Options
 from retinue.schema import InputError
 
@@ -71,6 +73,7 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
     Stage.report: ("report.html",),
 }
 
+log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]
 
 
@@ -143,11 +146,11 @@ def _code_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _stage_options(stage: Stage, options: Options) -> Any:  # noqa: PLR0911
+def _stage_options(stage: Stage, options: Options, mark: str | None) -> Any:  # noqa: PLR0911
     """The options that a stage's tables depend on."""
     match stage:
         case Stage.prepare:
-            return [asdict(options.data), options.shards, fingerprint(options.data, options.shards)]
+            return [asdict(options.data), options.shards, mark or fingerprint(options.data, options.shards)]
         case Stage.doctor:
             return [options.cutoffs, options.horizons]
         case Stage.features:
@@ -196,10 +199,17 @@ def _text_of(path: str | None) -> str | None:
     return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else path
 
 
-def stage_key(stage: Stage, options: Options) -> str:
-    """What a stage's tables follow from: code, its options, and the keys of the stages it needs."""
-    parts = [_code_fingerprint(), stage.value, _stage_options(stage, options)]
-    parts += [stage_key(need, options) for need in NEEDS[stage]]
+def stage_key(stage: Stage, options: Options, mark: str | None = None) -> str:
+    """What a stage's tables follow from: code, its options, and the keys of the stages it needs.
+
+    Args:
+        stage: which.
+        options: of the run.
+        mark: of the input as it was when the work began: its fingerprint, or the mark of the store made of it. None reads
+            the files as they are now.
+    """
+    parts = [_code_fingerprint(), stage.value, _stage_options(stage, options, mark)]
+    parts += [stage_key(need, options, mark) for need in NEEDS[stage]]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
@@ -208,13 +218,21 @@ def stamp_path(run: Run, stage: Stage) -> Path:
     return run.folder / ".stages" / f"{stage.value}.json"
 
 
-def sizes(run: Run, stage: Stage) -> dict[str, int]:
-    """Bytes of each file that the stage has left."""
+def checksums(run: Run, stage: Stage) -> dict[str, str]:
+    """Size and CRC-32 of each file that the stage has left."""
     paths = [run.folder / name for name in OUTPUTS[stage]]
     if stage is Stage.prepare:
         paths += sorted((run.folder / "events").glob("*.parquet"))
         paths += sorted((run.folder / "tokens").glob("shard-*/*.npy"))
-    return {str(p.relative_to(run.folder)): p.stat().st_size for p in paths if p.is_file()}
+    return {str(p.relative_to(run.folder)): _checksum(p) for p in paths if p.is_file()}
+
+
+def _checksum(path: Path) -> str:
+    crc, size = 0, 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+    return f"{size}-{crc:08x}"
 
 
 def is_fresh(run: Run, stage: Stage, key: str) -> bool:
@@ -222,8 +240,20 @@ def is_fresh(run: Run, stage: Stage, key: str) -> bool:
     path = stamp_path(run, stage)
     if not path.is_file():
         return False
-    stamp = json.loads(path.read_text(encoding="utf-8"))
-    return bool(stamp == {"key": key, "files": sizes(run, stage)})
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        log.warning("%s: cannot be read; the stage is done again", path)
+        return False
+    if not isinstance(stamp, dict) or stamp.get("key") != key or stamp.get("files") != checksums(run, stage):
+        return False
+    return stage is not Stage.prepare or not _future_has_come(run)
+
+
+def _future_has_come(run: Run) -> bool:
+    """Whether rows that were set aside as lying in the future no longer do."""
+    future_from = run.store.manifest.future_from
+    return future_from is not None and is_after(datetime.now(UTC), datetime.fromisoformat(future_from))
 
 
 def chain(stage: Stage) -> list[Stage]:

@@ -93,7 +93,7 @@ def run_scoring(options: Options, progress: Progress = unheard) -> tuple[Run, Sc
     run = advance(options, Stage.prepare, progress) if share.rank == 0 else awaited(options, Stage.prepare)
     tokens, spread = TokenStore.open(run.folder / "tokens"), spread_of(options.engine)
     scoring = Scoring(rung, run.store, tokens, run.cutoffs, options.horizons, options.value, spread)
-    mark = stage_key(Stage.prepare, options)
+    mark = stage_key(Stage.prepare, options, run.store.manifest.mark)
     done = score(scoring, run.folder, share, mark, progress)
     if done.totals is not None:
         with alone(run.folder, "page") as free:
@@ -189,7 +189,7 @@ def _told(run: Run, scoring: Scoring, totals: pl.DataFrame, causes: pl.DataFrame
     counts, groups = add_up(
         run.folder, scoring.day, manifest.shards, totals, options.decisions, scoring.spread
     )
-    checked = is_fresh(run, Stage.doctor, stage_key(Stage.doctor, options))
+    checked = is_fresh(run, Stage.doctor, stage_key(Stage.doctor, options, manifest.mark))
     card = scoring.rung.trained.card
     return ForecastsTold(
         name=options.data.name,

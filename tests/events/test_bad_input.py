@@ -270,8 +270,17 @@ def test_negative_orders_become_refunds_and_zero_orders_stay(tmp_path: Path) -> 
 
 
 def test_times_in_the_future(tmp_path: Path) -> None:
-    store = prepared(orders_csv(tmp_path, ["a,2024-01-01,1", "a,2999-01-01,1"]), tmp_path)
+    path = orders_csv(tmp_path, ["a,2024-01-01,1", "a,2999-01-01,1"])
+    refused(
+        path,
+        tmp_path,
+        "1 of 2 rows lie in the future by this machine's clock",
+        "2999",
+        "data.observation_end",
+    )
+    store = prepared(path, tmp_path, max_bad_share=0.5)
     assert store.quarantine()[REASON].to_list() == ["in the future"]
+    assert prepared(path, tmp_path, observation_end="2024-12-31").manifest.rows_kept == 1
     assert store.observation_end < datetime(2024, 1, 2, tzinfo=UTC)
 
 

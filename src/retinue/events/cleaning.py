@@ -51,6 +51,7 @@ from retinue.schema import (
 
 # two independent 64-bit hashes of the whole raw row: equal in both means equal in every input column
 SAME_A, SAME_B = "__same_a__", "__same_b__"
+FUTURE = "in the future"
 CLOCK = "__clock__"  # whether the row itself carries a time of day
 _MASK = 2**63 - 1
 # a card number has 16 digits, a price in the smallest currency unit at most 13
@@ -179,6 +180,9 @@ def _split(
         hashes.hash_rows(seed=1).alias(SAME_A),
         hashes.hash_rows(seed=2, seed_1=3, seed_2=5, seed_3=7).alias(SAME_B),
     )
+    if rules.latest_reason == FUTURE:
+        later = table.filter(pl.col(REASON) == FUTURE)
+        tally.add_future(later[EVENT_TIME], later[ROW_NUMBER], source.table.label)
     good = table.filter(~bad)
     _count(good, tally, source.table.label)
     if CURRENCY in shaped.columns:

@@ -15,7 +15,7 @@ import polars as pl
 
 from retinue.cluster import HERE, Spread
 from retinue.events.batches import clean
-from retinue.events.cleaning import CLOCK, SAME_A, SAME_B, Rules, customer_code, pseudonyms
+from retinue.events.cleaning import CLOCK, FUTURE, SAME_A, SAME_B, Rules, customer_code, pseudonyms
 from retinue.events.clock import DAY_FIRST, MIDNIGHT, TICKING, Clock, zone_checked
 from retinue.events.findings import Stored, findings
 from retinue.events.fingerprints import fingerprint, secret_of
@@ -71,11 +71,21 @@ def prepare(
     unfinished = _fresh(folder)
     try:
         manifest = _build(options, unfinished, shards, mark, say, spread)
+        check_unchanged(options, shards, mark)
         Store(unfinished, manifest).write_manifest()
         _put_in_place(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Store(folder, manifest)
+
+
+def check_unchanged(options: DataOptions, shards: int, mark: str) -> None:
+    """Raises InputError where a file is other than when the work on it began."""
+    if fingerprint(options, shards) != mark:
+        raise InputError(
+            f"data={options.name}: a file changed while it was read or worked on. Wait until the export is done, and run the "
+            "same command again."
+        )
 
 
 def _beside(folder: Path, end: str) -> Path:
@@ -131,7 +141,7 @@ def _rules(options: DataOptions, inputs: list[Input]) -> Rules:
         latest = instant(options.observation_end, local_zone, "data.observation_end")
         why = "after data.observation_end"
     else:
-        latest, why = datetime.now(UTC), "in the future"
+        latest, why = datetime.now(UTC), FUTURE
     clocks: dict[str, Clock] = {}
     forms: dict[str, Forms] = {}
     given = form_of(options.decimal, options.thousands)
@@ -424,4 +434,5 @@ def _manifest(
         has_clock=tally.has_clock((ORDER, REFUND)),
         currency=options.currency or (names[0] if len(names) == 1 else ""),
         notes=findings(options, tally, stored, grouping),
+        future_from=None if tally.future_from is None else tally.future_from.isoformat(),
     )

@@ -21,8 +21,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to it on success, removed on any error or Ctrl-C."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
+    if unfinished.is_symlink():
+        unfinished.unlink()  # nothing is written through somebody's link
     try:
         yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -76,7 +80,13 @@ class Manifest:
     notes: list[dict[str, Any]]
     rows_left_out: int = 0
     rows_made: int = 0
+    future_from: str | None = None  # first time that was set aside as lying in the future
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def mark(self) -> str:
+        """What the tables made of the store follow from: the input, and what a clock let in of it."""
+        return f"{self.fingerprint} {self.rows_kept} {self.future_from}"
 
 
 @dataclass(frozen=True)

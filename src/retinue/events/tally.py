@@ -96,6 +96,8 @@ class Tally:
     bad_consents: dict[str, Example] = field(default_factory=lambda: defaultdict(Example))
     normalised: Example = field(default_factory=Example)
     remarks: list[dict[str, Any]] = field(default_factory=list)
+    future: Example = field(default_factory=Example)
+    future_from: datetime | None = None
     first_time: datetime | None = None
     last_time: datetime | None = None
 
@@ -125,6 +127,7 @@ class Tally:
             "trimmed_ids",
             "negative_orders",
             "positive_refunds",
+            "future",
             "broken_lines",
             "excel_days",
             "normalised",
@@ -133,6 +136,8 @@ class Tally:
         for key, forms in later.forms.items():
             _add_examples(self.forms.setdefault(key, {}), forms)
         self.clock_types |= later.clock_types
+        known = [moment for moment in (self.future_from, later.future_from) if moment is not None]
+        self.future_from = min(known, default=None)
         self.notes += later.notes
         self.number_forms |= later.number_forms
         for base, seen in later.currencies.items():
@@ -182,6 +187,13 @@ class Tally:
                 f"events: column '{column}' has more than {_MOST_STATUSES:,} different values: it is no status of "
                 "orders. Set data.columns.status=<the column with paid, shipped, cancelled, …>."
             )
+
+    def add_future(self, times: pl.Series, rows: pl.Series, file: str) -> None:
+        """Counts times that lie in the future by the clock of this machine."""
+        self.future.add(times, rows, file)
+        first: Any = times.min()
+        if first is not None:
+            self.future_from = first if self.future_from is None else min(self.future_from, first)
 
     def has_clock(self, types: tuple[str, ...]) -> bool:
         """Whether orders carry a time of day; where there are no orders, whether anything does."""
@@ -242,6 +254,11 @@ class Tally:
                 )
 
     def _check_shares(self, share: float, null_values: list[str]) -> None:
+        if self.future.count > share * self.rows_in:
+            raise InputError(
+                f"events: {self.future.count:,} of {self.rows_in:,} rows lie in the future by this machine's clock "
+                f"({self.future}). Set the clock right, or give data.observation_end=<last day the export covers>."
+            )
         if self.broken_lines.count > share * self.rows_in:
             why = next(reason for reason, _ in self.reasons.most_common() if reason.startswith("line: "))
             raise InputError(
