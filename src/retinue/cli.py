@@ -295,8 +295,9 @@ def _show_changes(run: Run) -> None:
         return
     money = Money(run.options.data.currency or store.manifest.currency)
     for row in pl.read_parquet(path).iter_rows(named=True):
+        before = day(row["previous_cutoff"], store.local_zone).replace("\xa0", " ")
         print(
-            f"since {day(row['previous_cutoff'], store.local_zone)}, {row['horizon_days']} days ahead: "
+            f"since {before}, {row['horizon_days']} days ahead: "
             f"{row['new_customers']:,} new customers, {row['gone_customers']:,} gone; of {row['in_both']:,} in both the churn "
             f"risk of {row['risk_rose']:,} rose and of {row['risk_fell']:,} fell by .1 or more, and their clv went from "
             f"{money.short(row['clv_before'])} to {money.short(row['clv_now'])}"
