@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from retinue.decisions.experiments.analyse import (
+    LEAST_PER_ARM,
     Found,
     Metric,
     Return,
@@ -59,6 +62,8 @@ METRICS = (
     Metric("kept in the second half", "kept_later", "foretold_kept"),
     Metric("clv at the end", "clv_after", "foretold_clv"),
 )
+
+log = logging.getLogger(__name__)
 
 
 def folder_of(options: Options) -> Path:
@@ -113,6 +118,7 @@ def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.
             raise InputError(
                 "experiments: nobody is left to take part; others run, or quadrants leave nobody."
             )
+        _check_arms(made, asked.shares)
         said = foretold(run.store, run.cutoffs[-1], asked.days, options)[0].join(
             made.select(CUSTOMER_ID), on=CUSTOMER_ID, how="semi"
         )
@@ -121,8 +127,31 @@ def run_assign(options: Options, progress: Progress = unheard) -> tuple[Run, pl.
             said = pl.concat([kept, said.join(kept, on=CUSTOMER_ID, how="anti")])
         write_table(said, folder / FORETOLD)
         write_table(made, folder / FILE)
-        write_text(json.dumps(asdict(asked), indent=1), folder / "experiment.json")
+        write_text(json.dumps(asdict(asked) | {"shares": asked.shares}, indent=1), folder / "experiment.json")
     return run, made
+
+
+def _check_arms(made: pl.DataFrame, shares: dict[str, float]) -> None:
+    """Raises InputError where nobody was drawn for an arm, and warns where too few were to be analysed."""
+    sizes = dict(made.group_by(ARM).len().iter_rows())
+    for arm, share in shares.items():
+        size, needed = sizes.get(arm, 0), LEAST_PER_ARM / made.height
+        if not size:
+            raise InputError(
+                f"experiments.arms.{arm}={share:g}: nobody of the {made.height:,} customers who take part was drawn for it. "
+                + (
+                    f"Give it {math.ceil(needed * 1000) / 1000:g} or more, or leave it out."
+                    if needed < 1
+                    else "Leave it out."
+                )
+            )
+        if size < LEAST_PER_ARM:
+            log.warning(
+                "experiment: arm '%s' has %d customers; an analysis needs %d in each arm",
+                arm,
+                size,
+                LEAST_PER_ARM,
+            )
 
 
 def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Found]:
@@ -154,8 +183,10 @@ def run_analyse(options: Options, progress: Progress = unheard) -> tuple[Run, Fo
     looks_path = folder / "looks.json"
     looks = json.loads(looks_path.read_text(encoding="utf-8")) if looks_path.is_file() else []
     looks = [look for look in looks if look < observed / days] + [observed / days]
-    control = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))["control"]
-    shares = dict(assigned.group_by(ARM).agg(pl.col(PROPENSITY).first()).iter_rows())
+    plan = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+    # plans of before hold no shares; the assignments then say those of the arms that somebody was drawn for
+    shares = plan.get("shares") or dict(assigned.group_by(ARM).agg(pl.col(PROPENSITY).first()).iter_rows())
+    control = plan["control"]
     analysis = analyse(rows, control, dict(sorted(shares.items())), METRICS, looks, asked.alpha)
     returns = {
         arm: retention_return(

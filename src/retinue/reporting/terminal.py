@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from retinue.decisions.experiments.analyse import Found
     from retinue.decisions.off_policy import Estimate
 
-STRIKING = 0.05
-
 
 def show_backtest(out: Console, folder: Path, found: Backtest) -> None:
     """Scores over all origins, differences from the simplest rung, and the sentinels."""
@@ -199,9 +197,9 @@ def show_analysis(out: Console, folder: Path, found: Found, options: Options) ->
             soft_wrap=True,
         )
     _print(out, effects_grid(found.analysis.effects.filter(pl.col(GROUP) == "all")))
-    if strata := found.by_stratum.filter(pl.col(P_VALUE) < STRIKING).height:
+    if strata := found.by_stratum.filter(pl.col(P_VALUE) < found.analysis.level).height:
         out.print(
-            f"{strata} effects by stratum have a p-value below {STRIKING:g} once corrected for their number (Holm)"
+            f"{strata} effects by stratum have a p-value below this look's {found.analysis.level:.2g} once corrected for their number (Holm)"
         )
     for arm, paid in sorted(found.returns.items()):
         low, high = paid.margin[1:]

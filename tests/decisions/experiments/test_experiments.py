@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
-from retinue.decisions.experiments.analyse import Metric, analyse, corrected_p, retention_return
+from retinue.decisions.experiments.analyse import Found, Metric, analyse, corrected_p, retention_return
 from retinue.decisions.experiments.assign import assign
 from retinue.decisions.experiments.design import Past, customers_needed, designs, smallest_effect
+from retinue.experiment import _check_arms
+from retinue.options import Options
+from retinue.reporting.terminal import show_analysis
 from retinue.schema import InputError
 
 START = datetime(2023, 1, 1, tzinfo=UTC)
@@ -196,3 +202,34 @@ def test_one_experiment_has_one_window() -> None:
         assign(
             people(120), "winback", HALVES, (START + timedelta(days=7), START + timedelta(days=37)), (), once
         )
+
+
+def test_strata_are_flagged_at_the_level_of_the_look() -> None:
+    """At .05 in each of ten looks one experiment in five without effect had a false alarm."""
+    found = analyse(outcomes(400, 0.0, 3), "control", HALVES, CUPED, (0.1, 0.5))
+    strata = corrected_p(found.effects)
+
+    def flagged(p_value: float) -> bool:
+        doctored = strata.with_columns(pl.lit(p_value).alias("p_value"))
+        out = Console(record=True, width=140, file=io.StringIO())
+        show_analysis(out, Path("experiment"), Found(found, doctored, {}, 1.0), Options())
+        return "effects by stratum" in out.export_text()
+
+    assert found.level < 0.05
+    assert flagged(found.level * 0.9)
+    assert not flagged((found.level + 0.05) / 2)
+
+
+def test_an_arm_that_nobody_was_drawn_for_is_named_with_the_share_it_needs() -> None:
+    """cases/60-exp: a traceback at the analysis."""
+    made = assign(people(300), "tiny", {"control": 0.5, "a": 0.499, "b": 0.001}, MONTH)
+    with pytest.raises(
+        InputError, match=r"experiments\.arms\.b=0\.001: nobody of the 300 .* Give it 0\.1 or more"
+    ):
+        _check_arms(made, {"control": 0.5, "a": 0.499, "b": 0.001})
+    _check_arms(made, {"control": 0.5, "a": 0.5})
+
+
+def test_an_effect_of_nothing_names_its_option() -> None:
+    with pytest.raises(InputError, match=r"experiments\.effect=0: must not be 0"):
+        customers_needed(Past(np.arange(10.0), np.ones(10)), 0.0, 0.5, 0.8, 0.05)

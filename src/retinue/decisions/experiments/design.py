@@ -78,7 +78,7 @@ def customers_needed(
     deviation = past.left if cuped else past.deviation
     if not effect or not deviation:
         raise InputError(
-            f"experiments.mde={effect:g}: must not be 0, and the metric must vary (it has {deviation:g})."
+            f"experiments.effect={effect:g}: must not be 0, and the metric must vary (it has {deviation:g})."
         )
     treated = NormalIndPower().solve_power(
         effect_size=abs(effect) / deviation, alpha=alpha, power=power, ratio=(1 - treated_share) / treated_share,
