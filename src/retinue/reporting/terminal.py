@@ -197,9 +197,10 @@ def show_analysis(out: Console, folder: Path, found: Found, options: Options) ->
             soft_wrap=True,
         )
     _print(out, effects_grid(found.analysis.effects.filter(pl.col(GROUP) == "all")))
-    if strata := found.by_stratum.filter(pl.col(P_VALUE) < found.analysis.level).height:
+    level = found.analysis.level
+    if strata := found.by_stratum.filter(pl.col(P_VALUE) < level).height:
         out.print(
-            f"{strata} effects by stratum have a p-value below this look's {found.analysis.level:.2g} once corrected for their number (Holm)"
+            f"{strata} effects by stratum have a p-value below this look's {level:.2g} once corrected for their number (Holm)"
         )
     for arm, paid in sorted(found.returns.items()):
         low, high = paid.margin[1:]

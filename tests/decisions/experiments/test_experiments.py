@@ -222,7 +222,7 @@ def test_strata_are_flagged_at_the_level_of_the_look() -> None:
 
 def test_an_arm_that_nobody_was_drawn_for_is_named_with_the_share_it_needs() -> None:
     """cases/60-exp: a traceback at the analysis."""
-    made = assign(people(300), "tiny", {"control": 0.5, "a": 0.499, "b": 0.001}, MONTH)
+    made = assign(people(300), "tiny", {"control": 0.5, "a": 0.5}, MONTH)
     with pytest.raises(
         InputError, match=r"experiments\.arms\.b=0\.001: nobody of the 300 .* Give it 0\.1 or more"
     ):
