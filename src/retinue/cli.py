@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 MULTIRUN = "--multirun"
 FAULT = 70  # the exit code of a fault of ours, EX_SOFTWARE of sysexits.h
-WIDE = 140  # columns, where the output goes to a file
+WIDE = 250  # columns, where the output goes to a file or a pipe
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -82,6 +82,11 @@ def _ended(error: BaseException, words: Sequence[str], screen: Console) -> int:
             return FAULT
     _say_error(screen, text)
     return 1
+
+
+def _output() -> Console:
+    """Where results are shown: as wide as the terminal, or wide enough for whole tables in a file or pipe."""
+    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _say_error(screen: Console, text: str) -> None:
@@ -139,8 +144,8 @@ def _command(words: list[str], screen: Console) -> int:
         raise InputError(
             f"'{command}' is not a command; there are {', '.join(COMMANDS)}. See retinue --help."
         )
-    if any(word in ("-h", "--help") for word in rest):
-        command_help(command)
+    if any(word in ("-h", "--help", "--help=all") for word in rest):
+        command_help(command, everything="--help=all" in rest)
         return 0
     if MULTIRUN in rest:
         return _multirun(command, [word for word in rest if word != MULTIRUN], screen)
@@ -194,7 +199,7 @@ def _experiment(verb: str, options: Options, progress: Any) -> Callable[[], None
         ) from error
     from retinue.reporting import terminal
 
-    out, folder = Console(width=None if sys.stdout.isatty() else WIDE), folder_of(options)
+    out, folder = _output(), folder_of(options)
     if verb == "design":
         return partial(terminal.show_design, out, folder, *run_design(options, progress)[1:], options)
     if verb == "assign":
@@ -219,12 +224,14 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
     """Does the command; what it returns shows the result."""
     if command == "worlds":
         return _world(options)
-    from retinue.pipeline import Stage, advance, run_backtest, run_ledger
-    from retinue.reporting.terminal import show_backtest, show_ledger
+    from retinue.pipeline import Stage, advance
 
     if command == "backtest":
+        from retinue.judge import run_backtest
+        from retinue.reporting.terminal import show_backtest
+
         run, found = run_backtest(options, progress)
-        return partial(show_backtest, Console(), run.folder, found)
+        return partial(show_backtest, _output(), run.folder, found)
     if command == "train":
         from retinue.train import run_train
 
@@ -252,10 +259,13 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
 
         run, judged = run_policy(options, progress)
         estimates = {"what was done": judged.logged} | judged.estimates
-        return partial(show_policy, Console(), judged.customers, judged.without_support, estimates, options)
+        return partial(show_policy, _output(), judged.customers, judged.without_support, estimates, options)
     if command == "ledger":
+        from retinue.judge import run_ledger
+        from retinue.reporting.terminal import show_ledger
+
         run, reckoning = run_ledger(options, progress)
-        return partial(show_ledger, Console(), run.folder, run.store.local_zone, reckoning)
+        return partial(show_ledger, _output(), run.folder, run.store.local_zone, reckoning)
     stage = Stage.report if command in ("run", "report") else Stage[command]
     return partial(_show, command, advance(options, stage, progress), options)
 
@@ -277,7 +287,7 @@ def _show_scored(run: Run, done: Scored) -> None:
         f"of another process; they are in {run.folder / 'forecasts'}"
     )
     if done.totals is not None:
-        _show_totals(Console(), done.totals)
+        _show_totals(_output(), done.totals, run.store.local_zone)
         _show_changes(run)
         if (run.folder / PAGE).is_file():  # another process may still be at it
             print(f"report: {run.folder / PAGE}")
@@ -333,7 +343,7 @@ def _show_pretrain(folder: Path, found: Pretrained) -> None:
         for name, row in sorted(card["held_out"].items()):
             off = f"{row['log_total_off']:.1%}"
             table.add_row(name, str(row["bases"]), f"{row['log_score']:.4f}", off)
-        Console().print(table)
+        _output().print(table)
         print(
             f"pretrain: best at step {card['best_step']:,} with a held-out log score of {card['best_log_score']:.4f}; "
             f"{card['weights']:,} weights"
@@ -407,7 +417,7 @@ def _progress(screen: Console) -> Iterator[Any]:
 
 def _show(command: str, run: Run, options: Options) -> None:
     """What a person wants to see at the end: where things are, and the headline."""
-    out = Console()
+    out = _output()
     if command == "doctor":
         _findings(out, run)
     elif command == "features":
@@ -483,15 +493,22 @@ def _plain_table(out: Console, run: Run, name: str, columns: Sequence[str]) -> N
 def _headline(out: Console, run: Run) -> None:
     from retinue.forecasting.scoring import totals
 
-    _show_totals(out, totals([run.read("forecasts")]))
+    _show_totals(out, totals([run.read("forecasts")]), run.store.local_zone)
 
 
-def _show_totals(out: Console, lines: pl.DataFrame) -> None:
-    names = [name.replace("_", " ") for name in lines.columns]
-    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+def _show_totals(out: Console, lines: pl.DataFrame, zone: str) -> None:
+    """Sums by cutoff and horizon; the cutoff as the day it is where the shoppers are."""
+    from zoneinfo import ZoneInfo
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in lines.columns:
+        table.add_column(
+            name.replace("_", " "), overflow="fold"
+        )  # a number cut short would be another number
     for row in lines.iter_rows():
         table.add_row(
-            f"{row[0]:%Y-%m-%d}", *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:])
+            f"{row[0].astimezone(ZoneInfo(zone)):%Y-%m-%d}",
+            *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:]),
         )
     out.print(table)
 

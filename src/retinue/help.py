@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from retinue.config import OptionLine
 
 COMMANDS = {
     "doctor": "say what the data support and what is wrong with them, worst first",
@@ -97,7 +103,17 @@ SECTIONS = {
         "shards",
         "seed",
     ),
-    "export": ("delta", "data", "cutoff", "horizon_days", "budget", "actions", "decisions", "output"),
+    "export": (
+        "delta",
+        "export",
+        "data",
+        "cutoff",
+        "horizon_days",
+        "budget",
+        "actions",
+        "decisions",
+        "output",
+    ),
     "policy": ("data", "cutoff", "horizon_days", "actions", "budget", "decisions", "value", "output", "seed"),
     "experiment": ("experiments", "data", "cutoff", "horizon_days", "value", "decisions", "output", "seed"),
     "pretrain": ("pretraining", "trainer", "tracking", "output", "seed"),
@@ -105,6 +121,29 @@ SECTIONS = {
     "worlds": ("worlds", "cutoff", "horizon_days", "seed", "output"),
     "report": (),
     "run": (),
+}
+
+# sections that a run of all stages has no use for
+NOT_IN_A_RUN = (
+    "model", "trainer", "training", "pretraining", "init", "worlds", "experiments", "export", "delta", "scoring", "origins",
+)  # fmt: skip
+# options that people change; the others are shown by --help=all
+CHANGED = (
+    "data.path", "data.paths", "data.columns.customer_id", "data.columns.event_time", "data.columns.amount",
+    "data.columns.order_id", "data.columns.event_type", "data.columns.status", "data.time_zone", "data.currency",
+    "data.keep_where", "data.pseudonym_key", "value.margin_rate", "segments.max_segments", "budget", "decisions.holdout",
+    "decisions.most_contacts", "cutoff", "horizon_days", "output", "forecaster", "checkpoint", "init", "delta", "engine",
+    "seed", "ledger", "tracking", "origins", "training.steps", "model.width", "trainer.devices", "pretraining.steps",
+)  # fmt: skip
+OWN = {
+    "experiment": ("experiments",), "backtest": ("rungs", "seeds"), "worlds": ("worlds",), "export": ("export",),
+    "forecast": ("scoring",),
+}  # fmt: skip
+    "experiment": ("experiments",),
+    "backtest": ("rungs", "seeds"),
+    "worlds": ("worlds",),
+    "export": ("export",),
+    "forecast": ("scoring",),
 }
 
 EXAMPLES = {
@@ -174,28 +213,49 @@ def overview() -> None:
     out.print("\nStart: retinue run data=cdnow cutoff=1997-09-30 horizon_days=273", highlight=False)
 
 
-def command_help(command: str) -> None:
-    """Prints a command's examples, presets and options."""
+def command_help(command: str, everything: bool = False) -> None:
+    """Prints a command's examples, presets and the options that people change; all options on request."""
     from retinue.config import GROUPS, option_lines, presets
 
     out = Console()
     out.print(f"[bold]retinue {command}[/]: {COMMANDS[command]}.\n", highlight=False)
     verbs = " design|assign|analyse" if command == "experiment" else ""
-    out.print(f"Usage: retinue {command}{verbs} key=value …\n", highlight=False, markup=False)
+    out.print(
+        f"Usage: retinue {command}{verbs} [config=options.yaml] key=value …\n", highlight=False, markup=False
+    )
     for example in EXAMPLES.get(command, EXAMPLES["run"][:1]):
         out.print(
             "  " + escape(example.replace("retinue run", f"retinue {command}")),
             highlight=False,
             soft_wrap=True,
         )
-    groups = [group for group in GROUPS if not SECTIONS[command] or group in SECTIONS[command]]
+    lines = [line for line in option_lines() if _concerns(command, line.key.split(".")[0])]
+    groups = [group for group in GROUPS if _concerns(command, group)]
     shown = " ".join(f"{group}={'|'.join(presets(group))}" for group in groups)
     out.print(f"\nPresets: {shown}\n", highlight=False)
+    if everything:
+        _all_options(out, lines)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for line in lines:
+        if line.key in CHANGED or line.key.split(".")[0] in OWN.get(command, ()):
+            unit = f" [{line.unit}]" if line.unit else ""
+            table.add_row(
+                f"  [cyan]{line.key}[/]={escape(line.default)}", escape(line.help.split("; ")[0] + unit)
+            )
+    out.print(table)
+    out.print(f"\nAll {len(lines)} options: retinue {command} --help=all", highlight=False)
+
+
+def _concerns(command: str, root: str) -> bool:
+    """Whether a command's result can depend on the options of a section."""
+    return root in SECTIONS[command] if SECTIONS[command] else root not in NOT_IN_A_RUN
+
+
+def _all_options(out: Console, lines: Sequence[OptionLine]) -> None:
     section = ""
-    for line in option_lines():
+    for line in lines:
         root = line.key.split(".")[0]
-        if SECTIONS[command] and root not in SECTIONS[command]:
-            continue
         if "." in line.key and root != section:
             out.print(f"\n[bold]{root}[/]")
         elif "." not in line.key and section:

@@ -13,7 +13,7 @@ from retinue.decisions.off_policy import Estimate, Logged, doubly_robust, ips, s
 from retinue.evaluation.realised import realised
 from retinue.events.timeline import is_observed
 from retinue.options import Options
-from retinue.pipeline import advance, offered
+from retinue.pipeline import advance
 from retinue.runs import Progress, Run, Stage, unheard
 from retinue.schema import (
     ACTION,
@@ -24,6 +24,7 @@ from retinue.schema import (
     REALISED_SPEND,
     InputError,
 )
+from retinue.stages import offered
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
 
     with monkeypatch.context() as patched:
-        patched.setattr("retinue.pipeline.write_text", full)
+        patched.setattr("retinue.stages.write_text", full)
         assert main(command(finished, folder)) == 1
     seen = " ".join(capsys.readouterr().err.split())
     assert "error report.html: No space left on device. Free some space" in seen

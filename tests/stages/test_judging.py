@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from retinue.config import resolve
+from retinue.judge import run_backtest, run_ledger
 from retinue.options import Options
-from retinue.pipeline import Run, run_backtest, run_ledger
+from retinue.pipeline import Run
 from retinue.schema import BACKTEST, MATURED, RECONCILED, InputError
 from tests.stages.runs import orders, words
 

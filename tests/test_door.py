@@ -1,0 +1,73 @@
+"""The door as a new user finds it: short help, whole tables, and no long imports for short work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from retinue.cli import main
+from retinue.help import COMMANDS
+from tests.stages.runs import orders, words
+
+HEAVY = ("torch", "sklearn", "plotly", "pytorch_lightning", "xgboost", "scipy")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_what_people_change_and_the_rest_on_request(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) < 60
+    assert main([command, "--help=all"]) == 0
+    whole = capsys.readouterr().out
+    assert whole.count("=") > short.count("=")
+    assert f"retinue {command} --help=all" in short
+
+
+def test_a_run_has_no_options_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help=all"]) == 0
+    shown = capsys.readouterr().out
+    assert "pretraining." not in shown
+    assert "training.steps" not in shown
+    assert "data.columns.customer_id" in shown
+
+
+@pytest.mark.parametrize("command", ["prepare", "doctor", "features"])
+def test_short_work_imports_nothing_long(command: str, tmp_path: Path) -> None:
+    orders(60).write_parquet(tmp_path / "orders.parquet")
+    asked = [command, *words(tmp_path / "orders.parquet", tmp_path / "out")[1:]]
+    program = (
+        f"import sys; from retinue.cli import main; code = main({asked!r}); "
+        f"print(code, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_tables_in_a_pipe_are_whole_and_days_are_the_shoppers(tmp_path: Path) -> None:
+    """A cutoff of 30 June in São Paulo is 1 July in UTC; numbers and names are never cut short."""
+    orders(120).with_columns(pl.col("value") * 1_000_000).write_parquet(tmp_path / "orders.parquet")
+    asked = words(tmp_path / "orders.parquet", tmp_path / "out", "data.local_zone=America/Sao_Paulo")
+    done = subprocess.run(
+        [sys.executable, "-m", "retinue.cli", "forecast", *asked[1:]],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert "…" not in done.stdout
+    assert "2014-06-30" in done.stdout
+    assert "2014-07-01" not in done.stdout
+    spend = (
+        pl.read_parquet(tmp_path / "out" / "forecasts.parquet")
+        .filter(horizon_days=90)["expected_spend"]
+        .sum()
+    )
+    assert f"{spend:,.0f}" in done.stdout
