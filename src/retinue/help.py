@@ -136,9 +136,6 @@ CHANGED = (
     "seed", "ledger", "tracking", "origins", "training.steps", "model.width", "trainer.devices", "pretraining.steps",
 )  # fmt: skip
 OWN = {
-    "experiment": ("experiments",), "backtest": ("rungs", "seeds"), "worlds": ("worlds",), "export": ("export",),
-    "forecast": ("scoring",),
-}  # fmt: skip
     "experiment": ("experiments",),
     "backtest": ("rungs", "seeds"),
     "worlds": ("worlds",),
