@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from retinue.pretraining.pretrained import Pretrained
 
 MULTIRUN = "--multirun"
+ONE_STORE = ("prepare", "doctor", "worlds", "pretrain")  # commands that take several bases at once
 FAULT = 70  # the exit code of a fault of ours, EX_SOFTWARE of sysexits.h
 WIDE = 250  # columns, where the output goes to a file or a pipe
 
@@ -161,12 +162,32 @@ def _command(words: list[str], screen: Console) -> int:
     rest = expanded(rest)
     options = resolve(rest)
     os.umask(int(options.run.umask, 8))
+    if options.data.columns.base is not None and command not in ONE_STORE:
+        return _each_base(command, words, options, screen)
     _log_to(screen)
     with _progress(screen) as progress:
         show = _experiment(verb, options, progress) if verb else _work(command, options, progress)
     if command != "worlds":
         _keep_words(options.folder, rest)
     show()
+    return 0
+
+
+def _each_base(command: str, words: list[str], options: Options, screen: Console) -> int:
+    """Runs the command once for each base that data.columns.base names, and compares them on a page."""
+    from retinue.bases import compare, names_of, words_of
+
+    if options.data.source.value != "files":
+        raise InputError("data.columns.base: is read with data=files only.")
+    names = names_of(options)
+    verb = words[1:2] if command == "experiment" else []
+    rest = [word for word in words[1:] if word not in verb]
+    for place, name in enumerate(names, 1):
+        print(f"{command}: base {place} of {len(names)}: {name}", flush=True)
+        _command([command, *verb, *words_of(rest, options, name)], screen)
+    page = compare(options, names)
+    if page is not None:
+        print(f"bases: {page}")
     return 0
 
 

@@ -47,6 +47,7 @@ MAY_IMPORT["runs"] = {"schema", "options", "config", "events"}
 MAY_IMPORT["stages"] = set(MAY_IMPORT)
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT)
 MAY_IMPORT["judge"] = set(MAY_IMPORT)
+MAY_IMPORT["bases"] = set(MAY_IMPORT)
 MAY_IMPORT["train"] = set(MAY_IMPORT)
 MAY_IMPORT["pretrain"] = set(MAY_IMPORT)
 MAY_IMPORT["score"] = set(MAY_IMPORT)
