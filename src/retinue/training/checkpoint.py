@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from retinue.sequences.vocabulary import Vocabulary
 
 FORMAT = 2
 WEIGHTS, CARD, CURVE_FILE = "weights.safetensors", "card.json", "curve.parquet"
+DIGESTS = "digests"
 GIT_SECONDS = 10
 Card = dict[str, Any]
 
@@ -77,7 +79,10 @@ def save_checkpoint(trained: Trained, folder: Path) -> None:
     with written_whole(folder / WEIGHTS) as unfinished:
         save_file(weights, unfinished)
     write_table(trained.curve, folder / CURVE_FILE)
-    write_text(json.dumps(trained.card, indent=1, ensure_ascii=False), folder / CARD)
+    card = trained.card | {
+        DIGESTS: {"weights": _digest_of(folder / WEIGHTS), "card": _digest_of_card(trained.card)}
+    }
+    write_text(json.dumps(card, indent=1, ensure_ascii=False), folder / CARD)
 
 
 def load_checkpoint(folder: Path) -> Trained:
@@ -97,11 +102,16 @@ def load_checkpoint(folder: Path) -> Trained:
                 f"checkpoint={folder}: is of format {found[0]} and schema {found[1]}, this is {FORMAT} and "
                 f"{SCHEMA_VERSION}. Train it again."
             )
-        network = Network(shape_from(card["shape"]), torch.zeros(WIDTH))
+        shape = shape_from(card["shape"])
+        _check_sizes(shape, folder)
+        _check_digests(card, folder)
+        network = Network(shape, torch.zeros(WIDTH))
         network.load_state_dict(load_file(folder / WEIGHTS))
         vocabulary, season = Vocabulary.from_dict(card["vocabulary"]), Season.from_dict(card["season"])
         curve = pl.read_parquet(folder / CURVE_FILE)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError, pl.exceptions.PolarsError,
+    ) as error:  # fmt: skip
         if isinstance(error, InputError):
             raise
         said = " ".join(str(error).split())[:200]
@@ -109,6 +119,47 @@ def load_checkpoint(folder: Path) -> Trained:
             f"checkpoint={folder}: cannot be read ({said}). Copy it again, or train again."
         ) from error
     return Trained(network.eval(), vocabulary, season, card, curve)
+
+
+def _check_sizes(shape: NetworkShape, folder: Path) -> None:
+    """Raises InputError where the card asks for a network larger than the weights, before memory is taken for it."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        held = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (it is no dict)
+    # each layer holds at least one square of the width, each kind and each code a vector
+    asked = {
+        "width": shape.width**2 * max(shape.layers, 1),
+        "kinds": shape.kinds,
+        "code_sizes": sum(shape.code_sizes),
+    }
+    for what, least in asked.items():
+        if least > held:
+            raise InputError(
+                f"checkpoint={folder}: {what} in {CARD} asks for {least:,} weights or more, and {WEIGHTS} holds {held:,}. Copy "
+                "the whole folder again, or train again."
+            )
+
+
+def _check_digests(card: Card, folder: Path) -> None:
+    """Raises InputError where card or weights are not as they were saved; checkpoints of before carry no digests."""
+    if DIGESTS not in card:
+        return
+    found = {"weights": _digest_of(folder / WEIGHTS), "card": _digest_of_card(card)}
+    for what, name in (("weights", WEIGHTS), ("card", CARD)):
+        if card[DIGESTS].get(what) != found[what]:
+            raise InputError(
+                f"checkpoint={folder}: {name} is not as it was saved (its digest is another). Copy the folder again, or train "
+                "again."
+            )
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_card(card: Card) -> str:
+    told = {name: value for name, value in card.items() if name != DIGESTS}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def git_commit() -> str | None:
