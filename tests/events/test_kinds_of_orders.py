@@ -12,7 +12,7 @@ import pytest
 from retinue.events.doctor import doctor
 from retinue.events.store import Store
 from retinue.events.timeline import bulk_days
-from retinue.options import AmountIs
+from retinue.options import AmountIs, IdRule
 from retinue.schema import CURE, FINDING
 from tests.events.files import events_of, notes_of, orders_csv, prepared
 
@@ -200,3 +200,16 @@ def test_the_first_event_is_that_of_the_rows(tmp_path: Path) -> None:
     store = prepared(orders_csv(tmp_path, shop(["old,1970-01-01,5"])), tmp_path)
     assert datetime.fromisoformat(store.manifest.first_event) == datetime(1970, 1, 1, tzinfo=UTC)
     assert store.scan().select(pl.len()).collect().item() == 301 - store.manifest.rows_duplicate
+
+
+def test_ids_that_differ_in_how_they_are_written_are_hinted_at(tmp_path: Path) -> None:
+    """Capitals, NFC and NFD, and letters of no width; the cure makes them one."""
+    ids = ["Ann@x.test", "ann@x.test", "caf\u00e9", "cafe\u0301", "bob", "bob\u200b", "zoe"]
+    path = orders_csv(tmp_path, [f"{one},2024-01-0{n + 1},5" for n, one in enumerate(ids)])
+    text, cures = doctored(prepared(path, tmp_path))
+    assert "6 customer ids differ from another in capitals, blanks, unseen letters or accents alone" in text
+    assert "they may be 3 people" in text
+    assert "Set data.id_normalise=[nfc,trim,casefold]" in cures
+    cured = prepared(path, tmp_path, id_normalise=[IdRule.nfc, IdRule.trim, IdRule.casefold])
+    assert cured.manifest.customers == 4
+    assert "differ from another" not in doctored(cured)[0]

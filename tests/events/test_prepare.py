@@ -268,3 +268,24 @@ def test_money_of_types_other_than_orders_keeps_its_sign(tmp_path: Path) -> None
     )
     assert events.select(EVENT_TYPE, AMOUNT).rows() == [("order", 5.0), ("points_redeemed", -3.0)]
     assert events[CUSTOMER].n_unique() == 1
+
+
+def test_with_a_key_nothing_is_left_in_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither columns that are not mapped, nor bad cells, nor lines that were set aside."""
+    monkeypatch.setenv("SHOP_SECRET", "a long secret of the shop")
+    rows = [f"c{n},2024-01-{n % 28 + 1:02d},{n},c{n}@mail.test" for n in range(60)]
+    rows += [
+        "ann@mail.test,never 4711,5,ann@mail.test",
+        "bob@mail.test,2024-01-05,Bob 0815,x",
+        "eve@mail.test,2024-01-05",
+    ]
+    path = orders_csv(tmp_path, rows, "customer_id,event_time,amount,email")
+    store = prepared(path, tmp_path, pseudonym_key="SHOP_SECRET", max_bad_share=0.5)
+    assert store.manifest.rows_quarantined == 3
+    written = "".join(store.quarantine()["values"]) + (store.folder / "manifest.json").read_text()
+    for clear in ("mail.test", "never", "4711", "Bob", "0815", "ann@", "eve@"):
+        assert clear not in written, clear
+    assert "xxxxx 9999" in written
+    with pytest.raises(InputError) as caught:
+        prepared(path, tmp_path, pseudonym_key="SHOP_SECRET", max_bad_share=0.0)
+    assert not any(clear in str(caught.value) for clear in ("mail.test", "never", "Bob"))

@@ -261,3 +261,31 @@ def test_keys_follow_from_the_store_as_it_was_made(finished: Path) -> None:
     options = resolve(words(finished / "orders.parquet", finished / "out")[1:])
     assert stage_key(Stage.forecast, options, "one") != stage_key(Stage.forecast, options, "other")
     assert stage_key(Stage.prepare, options) == stage_key(Stage.prepare, options)
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = folder / "victim"
+    victim.write_text("precious")
+    (folder / "out" / ".lock").unlink()
+    (folder / "out" / ".lock").symlink_to(victim)
+    assert main(["decide", f"output={folder / 'out'}"]) == 1
+    assert "is a symbolic link" in " ".join(capsys.readouterr().err.split())
+    assert victim.read_text() == "precious"
+
+
+def test_foreign_and_broken_files_in_the_ledger_stop_nothing(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = folder / "out" / "ledger"
+    before = sorted(ledger.glob("[0-9]*.parquet"))
+    assert before
+    (ledger / "notes.parquet").write_bytes(b"mine")
+    (ledger / "000009-cut.parquet").write_bytes(before[0].read_bytes()[:50])
+    pl.DataFrame({"a": [1]}).write_parquet(ledger / "000010-other.parquet")
+    assert main(["ledger", *command(finished, folder)[1:]]) == 0
+    seen = capsys.readouterr()
+    for name in ("notes", "000009-cut", "000010-other"):
+        assert f"{name}.parquet is no entry" in seen.err
+    assert "forecasts of 1 runs kept" in seen.out

@@ -21,7 +21,7 @@ def clean(raw: pl.DataFrame, source: Input, rules: Rules, tally: Tally) -> tuple
     Rows that the filter or the state of their order leaves out are counted and go nowhere; refunds and consent that
     columns of the usable rows tell of come as rows of their own.
     """
-    whole, broken = without_broken(raw, source, tally)
+    whole, broken = without_broken(raw, source, tally, rules.secret is not None)
     kept, unsold = _without_left_out(whole, source, rules, tally)
     good, aside, usable = cleaned(kept, source, rules, tally)
     told = kept.filter(usable)

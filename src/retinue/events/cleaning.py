@@ -146,9 +146,9 @@ def _check_consents(shaped: pl.DataFrame, source: Input, rules: Rules, tally: Ta
 
 
 def without_broken(
-    raw: pl.DataFrame, source: Input, tally: Tally
+    raw: pl.DataFrame, source: Input, tally: Tally, hidden: bool = False
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """The rows that were read, and those whose line does not fit the header, as quarantine rows."""
+    """The rows that were read, and those whose line does not fit the header, as quarantine rows; masked where hidden."""
     if PROBLEM not in raw.columns:
         return raw, None
     broken = raw.filter(pl.col(PROBLEM).is_not_null())
@@ -165,7 +165,9 @@ def without_broken(
             FILE: pl.Series([source.table.label], dtype=pl.String).new_from_index(0, broken.height),
             ROW: numbers.cast(pl.Int64),
             REASON: reasons,
-            VALUES: broken.select(pl.struct(lines.alias("line")).struct.json_encode()).to_series(),
+            VALUES: broken.select(
+                pl.struct((_masked(lines) if hidden else lines).alias("line")).struct.json_encode()
+            ).to_series(),
         }
     )
 
@@ -197,8 +199,9 @@ def _split(
     kind = pl.when(negative).then(pl.lit(REFUND)).otherwise(pl.col(EVENT_TYPE))
     good = good.with_columns(kind.alias(EVENT_TYPE), customer_code(good))
     if AMOUNT in good.columns:
-        # money back is money back, whatever its sign
-        back = pl.when(pl.col(EVENT_TYPE) == REFUND).then(-pl.col(AMOUNT).abs()).otherwise(AMOUNT)
+        # money back is money back, whatever its sign; of nothing too, as the negative of zero is another zero
+        positive = (pl.col(EVENT_TYPE) == REFUND) & (pl.col(AMOUNT) > 0)
+        back = pl.when(positive).then(-pl.col(AMOUNT)).otherwise(AMOUNT)
         good = good.with_columns(back.alias(AMOUNT))
     for kind_name, count in good.group_by(EVENT_TYPE).len().iter_rows():
         tally.types[kind_name] += count
@@ -210,12 +213,17 @@ def _quarantined(
     raw: pl.DataFrame, table: pl.DataFrame, bad: pl.Series, source: Input, rules: Rules, tally: Tally
 ) -> pl.DataFrame:
     kept = raw.filter(bad).select(source.table.columns)
-    if rules.secret is not None:
-        kept = kept.with_columns(table[CUSTOMER_ID].filter(bad).alias(source.names[CUSTOMER_ID]))
     flat = kept.select(
         pl.col(name) if dtype.is_nested() else pl.col(name).cast(pl.String, strict=False)
         for name, dtype in kept.schema.items()
     )
+    if rules.secret is not None:
+        # a column that is not mapped may hold a name or an address, and so may a bad cell of one that is
+        mapped = sorted(set(source.names.values()))
+        flat = flat.select(
+            _masked(flat[name]) if flat.schema[name] == pl.String else flat[name] for name in mapped
+        )
+        flat = flat.with_columns(table[CUSTOMER_ID].filter(bad).alias(source.names[CUSTOMER_ID]))
     reasons = table[REASON].filter(bad)
     tally.quarantined += kept.height
     for reason, count in reasons.value_counts().iter_rows():
@@ -232,6 +240,11 @@ def _quarantined(
             VALUES: flat.select(pl.struct(pl.all()).struct.json_encode()).to_series(),
         }
     )
+
+
+def _masked(values: pl.Series) -> pl.Series:
+    """The form of each cell without its content: letters as x, digits as 9."""
+    return values.str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9")
 
 
 def _count(good: pl.DataFrame, tally: Tally, file: str) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import polars as pl
 
+from retinue.events.identity import made_alike
 from retinue.events.notes import FACT, PROBLEM, WARNING, finding
 from retinue.events.store import Store
 from retinue.events.timeline import bulk_days, history, is_observed
+from retinue.options import IdRule
 from retinue.schema import (
     AMOUNT,
     CUSTOMER,
@@ -25,6 +27,7 @@ from retinue.schema import (
     ORDER_ID,
     QUALITY,
     REFUND,
+    listed,
     shown,
 )
 
@@ -135,6 +138,7 @@ def _of_customers(facts: Facts) -> Iterator[Row]:
         cure = "Check data.path and data.columns.*, or export more history."
         few = "there is 1 event in all" if events else "there is no event at all"
         yield finding(PROBLEM, "rows", f"{few}: nothing can be learnt.", cure)
+    yield from _of_alike_ids(facts)
     if count == 1:
         cure = "Check data.columns.customer_id: it may name the shop, not the shopper."
         yield finding(PROBLEM, "identity", "there is one customer only: nothing can be compared.", cure)
@@ -152,6 +156,22 @@ def _of_customers(facts: Facts) -> Iterator[Row]:
             level, "repeat", text, "Check that returning customers keep their id." if share < 0.05 else None
         )
     yield from _of_huge_customer(facts, events)
+
+
+def _of_alike_ids(facts: Facts) -> Iterator[Row]:
+    """Customers whose ids differ in capitals, blanks, unseen letters or the form of accents alone."""
+    ids = facts.store.scan().select(pl.col(CUSTOMER_ID).unique()).collect(engine="streaming")[CUSTOMER_ID]
+    alike = made_alike(ids, [IdRule.nfc, IdRule.trim, IdRule.casefold])
+    twice = ids.filter(alike.is_duplicated() & alike.is_not_null())
+    if twice.is_empty():
+        return
+    first = alike.filter(alike.is_duplicated() & alike.is_not_null()).sort()[0]
+    some = listed(f"'{one}'" for one in sorted(ids.filter(alike == first))[:3])
+    text = (
+        f"{len(twice):,} customer ids differ from another in capitals, blanks, unseen letters or accents alone ({some}): they "
+        f"may be {alike.filter(alike.is_duplicated()).n_unique():,} people."
+    )
+    yield finding(WARNING, "identity", text, "Set data.id_normalise=[nfc,trim,casefold] if they are.")
 
 
 def _cure_for_no_order(facts: Facts) -> str:

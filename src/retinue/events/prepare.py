@@ -119,6 +119,8 @@ def _build(
         raise InputError(f"shards={shards}: must be 0 (found from the rows) to {MAX_SHARDS}.")
     rules = _rules(options, inputs)
     tally = _first_pass(inputs, rules, folder / _PARTS, count, max(estimate, 1), say, spread)
+    if rules.secret is not None:
+        tally.mask()
     tally.check(options.max_bad_share, [source.table.label for source in inputs], options.null_values)
     grouping = _grouping(options, tally)
     stored = _second_pass(folder, count, grouping, say, spread)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -161,6 +162,15 @@ class Tally:
             if column in own:
                 _add_examples(self.forms.setdefault((group, column), {}), forms)
         self.span(pl.Series([later.first_time, later.last_time], dtype=UTC_TIME))
+
+    def mask(self) -> None:
+        """Leaves of every example its form alone: letters as x, digits as 9."""
+        held = [getattr(self, item.name) for item in fields(self)]
+        nested = [list(one.values()) for one in held if isinstance(one, dict)]
+        deeper = [list(one.values()) for group in nested for one in group if isinstance(one, dict)]
+        for one in [*held, *(each for group in (*nested, *deeper) for each in group)]:
+            if isinstance(one, Example):
+                one.value = re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", one.value))
 
     def span(self, times: pl.Series) -> None:
         """Widens the range of event times."""

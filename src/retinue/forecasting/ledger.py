@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,8 +40,25 @@ from retinue.schema import (
     VALUE_TIER,
 )
 
+log = logging.getLogger(__name__)
 KEYS = (CUSTOMER_ID, CUTOFF, HORIZON_DAYS)
 TIERS = ("top 10 %", "next 40 %", "lower half")
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether a file holds forecasts that a run has kept."""
+    number, _, run = path.stem.partition("-")
+    why = "its name is not <number>-<run>"
+    if number.isdecimal() and run:
+        try:
+            lacking = set(LEDGER.schema.names()) - set(pl.read_parquet_schema(path))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            why = " ".join(str(error).split())[:100]
+        else:
+            why = f"it lacks {', '.join(sorted(lacking))}" if lacking else ""
+    if why:
+        log.warning("ledger: %s is no entry and is passed over (%s)", path, why)
+    return not why
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ class Ledger:
     folder: Path
 
     def runs(self) -> list[Path]:
-        """Files of the runs, in the order they were written."""
-        return sorted(self.folder.glob("[0-9]*-*.parquet"))
+        """Files of the runs, in the order they were written; a file that is none is named and left where it is."""
+        return [path for path in sorted(self.folder.glob("*.parquet")) if _is_entry(path)]
 
     def holds(self, run: str) -> bool:
         """Whether a run's forecasts are in it already."""
