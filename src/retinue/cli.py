@@ -287,6 +287,12 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
 
         run, reckoning = run_ledger(options, progress)
         return partial(show_ledger, _output(), run.folder, run.store.local_zone, reckoning)
+    if options.tracking.value in ("offline", "online"):
+        logging.getLogger("retinue").warning(
+            "tracking=%s: %s keeps no W&B run; retinue train, backtest and forecast checkpoint=… do",
+            options.tracking.value,
+            command,
+        )
     stage = Stage.report if command in ("run", "report") else Stage[command]
     return partial(_show, command, advance(options, stage, progress), options)
 
