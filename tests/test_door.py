@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,21 @@ def test_tables_in_a_pipe_are_whole_and_days_are_the_shoppers(tmp_path: Path) ->
         .sum()
     )
     assert f"{spend:,.0f}" in done.stdout
+
+
+def test_scripts_get_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    orders(120).write_parquet(tmp_path / "orders.parquet")
+    asked = words(tmp_path / "orders.parquet", tmp_path / "out")[1:]
+    assert main(["doctor", *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(tmp_path / "out")
+    assert {row["level"] for row in found["quality"]} >= {"fact"}
+    assert main(["forecast", *asked, "forecaster=pareto_nbd", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    made = pl.read_parquet(tmp_path / "out" / "forecasts.parquet")
+    by_horizon = {row["horizon_days"]: row["clv"] for row in found["forecasts_summary"]}
+    for days, clv in by_horizon.items():
+        assert clv == pytest.approx(made.filter(horizon_days=days)["clv"].sum())
+    assert sorted(by_horizon) == [90, 180]
+    assert main(["backtest", *asked, "--json"]) == 1
+    assert "--json: is known of" in " ".join(capsys.readouterr().err.split())

@@ -22,29 +22,29 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from retinue.help import COMMANDS, command_help, overview
+from retinue.results import (
+    TABLES,
+    output,
+    show,
+    show_exported,
+    show_json,
+    show_pretrain,
+    show_scored,
+    show_train,
+)
 from retinue.schema import InputError
 from retinue.watchdog import heard_within_grace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import polars as pl
-
-    from retinue.decisions.exports import Exported
-    from retinue.forecasting.scoring import Scored
-    from retinue.forecasting.sequence import SequencePredictor
-    from retinue.forecasting.tuned import TunedPredictor
     from retinue.options import Options
-    from retinue.pipeline import Run
-    from retinue.pretraining.pretrained import Pretrained
 
-MULTIRUN = "--multirun"
+MULTIRUN, JSON = "--multirun", "--json"
 ONE_STORE = ("prepare", "doctor", "worlds", "pretrain")  # commands that take several bases at once
 FAULT = 70  # the exit code of a fault of ours, EX_SOFTWARE of sysexits.h
-WIDE = 250  # columns, where the output goes to a file or a pipe
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -83,11 +83,6 @@ def _ended(error: BaseException, words: Sequence[str], screen: Console) -> int:
             return FAULT
     _say_error(screen, text)
     return 1
-
-
-def _output() -> Console:
-    """Where results are shown: as wide as the terminal, or wide enough for whole tables in a file or pipe."""
-    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _say_error(screen: Console, text: str) -> None:
@@ -148,6 +143,12 @@ def _command(words: list[str], screen: Console) -> int:
     if any(word in ("-h", "--help", "--help=all") for word in rest):
         command_help(command, everything="--help=all" in rest)
         return 0
+    as_json = JSON in rest
+    rest = [word for word in rest if word != JSON]
+    if as_json and command not in TABLES:
+        raise InputError(
+            f"--json: is known of {', '.join(TABLES)}, not of {command}; its tables stand in the output folder."
+        )
     if MULTIRUN in rest:
         return _multirun(command, [word for word in rest if word != MULTIRUN], screen)
     from retinue.config import expanded, resolve
@@ -166,10 +167,10 @@ def _command(words: list[str], screen: Console) -> int:
         return _each_base(command, words, options, screen)
     _log_to(screen)
     with _progress(screen) as progress:
-        show = _experiment(verb, options, progress) if verb else _work(command, options, progress)
+        end = _experiment(verb, options, progress) if verb else _work(command, options, progress, as_json)
     if command != "worlds":
         _keep_words(options.folder, rest)
-    show()
+    end()
     return 0
 
 
@@ -220,7 +221,7 @@ def _experiment(verb: str, options: Options, progress: Any) -> Callable[[], None
         ) from error
     from retinue.reporting import terminal
 
-    out, folder = _output(), folder_of(options)
+    out, folder = output(), folder_of(options)
     if verb == "design":
         return partial(terminal.show_design, out, folder, *run_design(options, progress)[1:], options)
     if verb == "assign":
@@ -241,7 +242,7 @@ def _multirun(command: str, words: list[str], screen: Console) -> int:
     return 0
 
 
-def _work(command: str, options: Options, progress: Any) -> Callable[[], None]:  # noqa: PLR0911
+def _work(command: str, options: Options, progress: Any, as_json: bool) -> Callable[[], None]:  # noqa: PLR0911
     """Does the command; what it returns shows the result."""
     if command == "worlds":
         return _world(options)
@@ -252,19 +253,19 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
         from retinue.reporting.terminal import show_backtest
 
         run, found = run_backtest(options, progress)
-        return partial(show_backtest, _output(), run.folder, found)
+        return partial(show_backtest, output(), run.folder, found)
     if command == "train":
         from retinue.train import run_train
 
-        return partial(_show_train, *run_train(options, progress))
+        return partial(show_train, *run_train(options, progress))
     if command == "pretrain":
         from retinue.pretrain import run_pretrain
 
-        return partial(_show_pretrain, *run_pretrain(options))
+        return partial(show_pretrain, *run_pretrain(options))
     if command == "forecast" and options.checkpoint is not None:
         from retinue.score import run_scoring
 
-        return partial(_show_scored, *run_scoring(options, progress))
+        return partial(show_scored, *run_scoring(options, progress))
     if command == "export":
         from retinue.decisions.exports import export
 
@@ -273,20 +274,20 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
         needing = [name for name, action in menu.items() if action.needs_consent]
         folder = run.folder / "exports"
         done = export(run.read("decisions"), folder, options.delta, options.export, needing)
-        return partial(_show_exported, done)
+        return partial(show_exported, done)
     if command == "policy":
         from retinue.policy import run_policy
         from retinue.reporting.terminal import show_policy
 
         run, judged = run_policy(options, progress)
         estimates = {"what was done": judged.logged} | judged.estimates
-        return partial(show_policy, _output(), judged.customers, judged.without_support, estimates, options)
+        return partial(show_policy, output(), judged.customers, judged.without_support, estimates, options)
     if command == "ledger":
         from retinue.judge import run_ledger
         from retinue.reporting.terminal import show_ledger
 
         run, reckoning = run_ledger(options, progress)
-        return partial(show_ledger, _output(), run.folder, run.store.local_zone, reckoning)
+        return partial(show_ledger, output(), run.folder, run.store.local_zone, reckoning)
     if options.tracking.value in ("offline", "online"):
         logging.getLogger("retinue").warning(
             "tracking=%s: %s keeps no W&B run; retinue train, backtest and forecast checkpoint=… do",
@@ -294,88 +295,8 @@ def _work(command: str, options: Options, progress: Any) -> Callable[[], None]: 
             command,
         )
     stage = Stage.report if command in ("run", "report") else Stage[command]
-    return partial(_show, command, advance(options, stage, progress), options)
-
-
-def _show_exported(done: Exported) -> None:
-    for channel, rows in done.rows.items():
-        print(f"export: {channel}: {rows:,} rows")
-    print(
-        "export: done; "
-        + (", ".join(str(path) for path in done.files) or "nobody gets an action, no file is written")
-    )
-
-
-def _show_scored(run: Run, done: Scored) -> None:
-    from retinue.forecasting.scoring import PAGE
-
-    print(
-        f"forecast: {len(done.written)} shards written, {len(done.kept)} stood already, {len(done.elsewhere)} in the hands "
-        f"of another process; they are in {run.folder / 'forecasts'}"
-    )
-    if done.totals is not None:
-        _show_totals(_output(), done.totals, run.store.local_zone)
-        _show_changes(run)
-        if (run.folder / PAGE).is_file():  # another process may still be at it
-            print(f"report: {run.folder / PAGE}")
-
-
-def _show_changes(run: Run) -> None:
-    """How these forecasts differ from those of the last earlier day, a line for each horizon."""
-    import polars as pl
-
-    from retinue.reporting.words import Money, day
-    from retinue.schema import FORECAST_CHANGES
-
-    path, store = run.table(FORECAST_CHANGES.name), run.store
-    if not path.is_file():
-        return
-    money = Money(run.options.data.currency or store.manifest.currency)
-    for row in pl.read_parquet(path).iter_rows(named=True):
-        before = day(row["previous_cutoff"], store.local_zone).replace("\xa0", " ")
-        print(
-            f"since {before}, {row['horizon_days']} days ahead: "
-            f"{row['new_customers']:,} new customers, {row['gone_customers']:,} gone; of {row['in_both']:,} in both the churn "
-            f"risk of {row['risk_rose']:,} rose and of {row['risk_fell']:,} fell by .1 or more, and their clv went from "
-            f"{money.short(row['clv_before'])} to {money.short(row['clv_now'])}"
-            + (
-                ""
-                if row["model"] == row["previous_model"]
-                else f"; the model was {row['previous_model']} then"
-            )
-        )
-
-
-def _show_train(run: Run, folder: Path, predictor: SequencePredictor | TunedPredictor) -> None:
-    """What the network took and how well it did on the customers held out, from the first process alone."""
-    from retinue.accel.processes import process_rank
-
-    if process_rank() == 0:
-        card = predictor.trained.card
-        print(
-            f"train: {card['readouts']:,} readouts of {card['customers']:,} customers, best at step "
-            f"{card['best_step']:,} with a held-out log score of {card['best_log_score']:.4f}; "
-            f"{card['tokens_per_second']:,.0f} tokens/s, {card['padding_waste']:.0%} padding"
-        )
-        print(f"train: done; the checkpoint is in {folder}")
-
-
-def _show_pretrain(folder: Path, found: Pretrained) -> None:
-    """How the base model does on held-out families, from the first process alone."""
-    from retinue.accel.processes import process_rank
-
-    if process_rank() == 0:
-        card = found.trained.card
-        table = Table("held-out bases", "bases", "log score of counts", "total off, median")
-        for name, row in sorted(card["held_out"].items()):
-            off = f"{row['log_total_off']:.1%}"
-            table.add_row(name, str(row["bases"]), f"{row['log_score']:.4f}", off)
-        _output().print(table)
-        print(
-            f"pretrain: best at step {card['best_step']:,} with a held-out log score of {card['best_log_score']:.4f}; "
-            f"{card['weights']:,} weights"
-        )
-        print(f"pretrain: done; the base model is in {folder}")
+    run = advance(options, stage, progress)
+    return partial(show_json, command, run) if as_json else partial(show, command, run, options)
 
 
 def _world(options: Options) -> Callable[[], None]:
@@ -440,104 +361,6 @@ def _progress(screen: Console) -> Iterator[Any]:
         last[text] = max(tenth, last.get(text, 0))
 
     yield tell
-
-
-def _show(command: str, run: Run, options: Options) -> None:
-    """What a person wants to see at the end: where things are, and the headline."""
-    out = _output()
-    if command == "doctor":
-        _findings(out, run)
-    elif command == "features":
-        _catalogue(out, run)
-    elif command == "segment":
-        _plain_table(
-            out, run, "segment_profiles", ("segment", "segment_name", "customers", "share", "description")
-        )
-    elif command in ("forecast", "run", "report"):
-        _problems(out, run)
-        _headline(out, run)
-    elif command == "decide":
-        from retinue.reporting.terminal import show_decisions
-
-        names = ("decisions", "limits", "budget_curve", "quadrant_moves")
-        decisions, limits, curve, moves = (run.read(name) for name in names)
-        show_decisions(out, decisions, limits, curve, moves, options)
-    print(f"{command}: done; everything is in {run.folder}")
-    if command in ("run", "report"):
-        print(f"report: {run.folder / 'report.html'}")
-
-
-def _problems(out: Console, run: Run) -> None:
-    """The problems that the doctor found, where it has seen these data: they come before any total."""
-    from retinue.runs import Stage, is_fresh, stage_key
-
-    if not is_fresh(run, Stage.doctor, stage_key(Stage.doctor, run.options, run.store.manifest.mark)):
-        return
-    for row in run.read("quality").filter(level="problem").iter_rows(named=True):
-        out.print(
-            f"[bold red]problem[/] {_escaped(row['finding'])} {_escaped(row['cure'] or '')}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _findings(out: Console, run: Run) -> None:
-    table = Table("level", "topic", "finding", "cure", box=None, pad_edge=False, header_style="bold")
-    style = {"problem": "bold red", "warning": "yellow"}
-    for row in run.read("quality").iter_rows(named=True):
-        level = style.get(row["level"])
-        table.add_row(
-            f"[{level}]{row['level']}[/]" if level else row["level"],
-            row["topic"],
-            _escaped(row["finding"]),
-            _escaped(row["cure"] or ""),
-        )
-    out.print(table)
-
-
-def _catalogue(out: Console, run: Run) -> None:
-    """Every feature with its unit and sentence; for those the base cannot have, why."""
-    from retinue.features.query import available_at
-
-    kept, left_out = available_at(run.store.scan(), run.cutoffs[-1], run.store.local_zone)
-    table = Table("feature", "unit", "what it says", box=None, pad_edge=False, header_style="bold")
-    for feature in kept:
-        table.add_row(f"[cyan]{feature.name}[/]", _escaped(feature.unit), _escaped(feature.sentence))
-    for one in left_out:
-        table.add_row(f"[dim]{one.feature.name}[/]", "[dim]left out[/]", f"[dim]{_escaped(one.reason)}[/]")
-    out.print(table)
-
-
-def _plain_table(out: Console, run: Run, name: str, columns: Sequence[str]) -> None:
-    frame = run.read(name)
-    kept = [c for c in columns if c in frame.columns]
-    table = Table(*kept, box=None, pad_edge=False, header_style="bold")
-    for row in frame.select(kept).iter_rows():
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else _escaped(str(v)) for v in row))
-    out.print(table)
-
-
-def _headline(out: Console, run: Run) -> None:
-    from retinue.forecasting.scoring import totals
-
-    _show_totals(out, totals([run.read("forecasts")]), run.store.local_zone)
-
-
-def _show_totals(out: Console, lines: pl.DataFrame, zone: str) -> None:
-    """Sums by cutoff and horizon; the cutoff as the day it is where the shoppers are."""
-    from zoneinfo import ZoneInfo
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in lines.columns:
-        table.add_column(
-            name.replace("_", " "), overflow="fold"
-        )  # a number cut short would be another number
-    for row in lines.iter_rows():
-        table.add_row(
-            f"{row[0].astimezone(ZoneInfo(zone)):%Y-%m-%d}",
-            *(f"{v:,.0f}" if isinstance(v, (int, float)) else str(v) for v in row[1:]),
-        )
-    out.print(table)
 
 
 if __name__ == "__main__":
