@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +22,6 @@ from retinue.events.doctor import doctor
 from retinue.events.prepare import check_unchanged, fingerprint, prepare
 from retinue.events.store import Store, write_table, write_text
 from retinue.events.timeline import days_before, instant, is_after
-from retinue.features.catalogue import LeftOut
 from retinue.features.query import available_at
 from retinue.features.table import build
 from retinue.options import Options
@@ -65,14 +63,6 @@ def _doctor(run: Run) -> None:
     write_table(QUALITY.check(doctor(run.store, run.horizon_days, run.cutoffs[-1])), run.table("quality"))
 
 
-def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
-    """One line for the event types a base lacks, and one for each other reason, with how many features that costs."""
-    reasons = Counter("" if "no events" in one.reason else one.reason for one in left_out)
-    types = sorted({kind for one in left_out if "no events" in one.reason for kind in one.feature.types})
-    reasons_in_words = {"": f"the base has no events of type {', '.join(types)}"}
-    return [f"{reasons_in_words.get(why, why)}: {count} features left out" for why, count in reasons.items()]
-
-
 def _check_orders(store: Store, cutoff: datetime) -> None:
     """Raises InputError where all orders lie after the cutoff."""
     orders = store.scan().filter(pl.col(EVENT_TYPE) == ORDER)
@@ -90,8 +80,13 @@ def _features(run: Run) -> None:
     _check_orders(store, cutoffs[-1])
     engine = choose_engine(run.options.engine)
     kept, left_out = available_at(store.scan(), cutoffs[-1], store.local_zone)
-    for line in left_out_lines(left_out):
-        log.info("features: %s", line)
+    if left_out:
+        of = len(kept) + len(left_out)
+        log.info(
+            "features: %d of %d left out, as the base lacks what they need; retinue features names each",
+            len(left_out),
+            of,
+        )
 
     def told(done: int, shards: int) -> None:
         run.progress("features", done / shards)
